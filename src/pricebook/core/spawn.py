@@ -1,0 +1,128 @@
+"""Child processes that never outlive their parent, under another user where that is needed."""
+
+import contextlib
+import ctypes
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, cast
+
+_PR_SET_PDEATHSIG = 1
+_PR_SET_KEEPCAPS = 8
+_PR_CAP_AMBIENT = 47
+_PR_CAP_AMBIENT_RAISE = 2
+_CAP_DAC_OVERRIDE = 1
+_CAP_VERSION_3 = 0x20080522
+
+_libc = ctypes.CDLL(None, use_errno=True)
+
+
+@dataclass(frozen=True)
+class Identity:
+    """The user a child runs as; `keeps_file_access` lets it enter folders closed to that user."""
+
+    uid: int
+    gid: int
+    keeps_file_access: bool = False
+
+
+@dataclass(frozen=True)
+class Child:
+    """How to start a child: what it runs, what it gets, and the signal that asks it to stop."""
+
+    command: Sequence[str | Path]
+    stop_signal: signal.Signals = signal.SIGTERM
+    env: Mapping[str, str] | None = None
+    cwd: Path | None = None
+    log: Path | None = None
+    stdin: bytes = b""
+    pass_fds: Sequence[int] = ()
+    identity: Identity | None = None
+
+    def start(self) -> subprocess.Popen[bytes]:
+        """Start it in a process group of its own, so that Ctrl-C reaches the parent alone.
+
+        To be called from the main thread: Linux ends the child with the thread that made it.
+        """
+        log = self.log.open("ab") if self.log else None
+        try:
+            process = subprocess.Popen(  # noqa: S603 - the caller's own command, no shell
+                [os.fspath(part) for part in self.command],
+                stdin=subprocess.PIPE,
+                stdout=log,
+                stderr=log,
+                cwd=self.cwd,
+                env=self.env,
+                pass_fds=self.pass_fds,
+                process_group=0,
+                # Only code that runs between fork and exec can tie the child to the parent.
+                preexec_fn=self._in_the_child(),  # noqa: PLW1509
+            )
+        finally:
+            if log:
+                log.close()
+        # A child that died at once is for the caller to notice, by its exit code.
+        with contextlib.suppress(BrokenPipeError), cast("IO[bytes]", process.stdin) as stdin:
+            stdin.write(self.stdin)
+        return process
+
+    def run(self, timeout_seconds: float) -> subprocess.CompletedProcess[str]:
+        """Run it to its end and return what it wrote."""
+        return subprocess.run(  # noqa: S603 - the caller's own command, no shell
+            [os.fspath(part) for part in self.command],
+            input=self.stdin.decode(),
+            capture_output=True,
+            text=True,
+            check=False,
+            cwd=self.cwd,
+            env=self.env,
+            timeout=timeout_seconds,
+            preexec_fn=self._in_the_child(),
+        )
+
+    def _in_the_child(self) -> Callable[[], None]:
+        parent = os.getpid()
+
+        def prepare() -> None:
+            if self.identity is not None:
+                _become(self.identity)
+            _die_with(parent, self.stop_signal)
+
+        return prepare
+
+
+def may_keep_file_access() -> bool:
+    """Whether this process may hand file access to a child of another user (Linux, as root)."""
+    try:
+        status = Path("/proc/self/status").read_text()
+    except OSError:
+        return False
+    permitted = next(line for line in status.splitlines() if line.startswith("CapPrm:"))
+    return bool(int(permitted.split()[1], 16) >> _CAP_DAC_OVERRIDE & 1)
+
+
+def _become(identity: Identity) -> None:
+    os.setgroups([])
+    os.setgid(identity.gid)
+    if identity.keeps_file_access:
+        _libc.prctl(_PR_SET_KEEPCAPS, 1, 0, 0, 0)
+    os.setuid(identity.uid)
+    if identity.keeps_file_access:
+        # An ambient capability is the only kind that a program without file capabilities
+        # still has after exec (capabilities(7)).
+        bit = 1 << _CAP_DAC_OVERRIDE
+        header = (ctypes.c_uint32 * 2)(_CAP_VERSION_3, 0)
+        _libc.capset(header, (ctypes.c_uint32 * 6)(bit, bit, bit, 0, 0, 0))
+        _libc.prctl(_PR_CAP_AMBIENT, _PR_CAP_AMBIENT_RAISE, _CAP_DAC_OVERRIDE, 0, 0)
+
+
+def _die_with(parent: int, stop_signal: signal.Signals) -> None:
+    # After _become: a change of user clears it (prctl(2)).
+    if sys.platform == "linux":
+        _libc.prctl(_PR_SET_PDEATHSIG, int(stop_signal), 0, 0, 0)
+        if os.getppid() != parent:
+            os._exit(1)
