@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -93,6 +94,71 @@ class Child:
             _die_with(parent, self.stop_signal)
 
         return prepare
+
+
+class ManagedProcess(ABC):
+    """A child process that can be started again, asked to stop, and ended."""
+
+    name: str
+
+    def __init__(self) -> None:
+        """Begin without a process."""
+        self._process: subprocess.Popen[bytes] | None = None
+
+    @abstractmethod
+    def child(self) -> Child:
+        """Describe how its process is started."""
+
+    def launch(self) -> None:
+        """Start it, without waiting until it is of use."""
+        self._process = self.child().start()
+
+    @property
+    def pid(self) -> int:
+        """The process id, 0 before the first start."""
+        return self._process.pid if self._process else 0
+
+    @property
+    def exit_code(self) -> int | None:
+        """How it ended, as `subprocess` has it: a signal's number is negative."""
+        return self._process.returncode if self._process else None
+
+    def is_alive(self) -> bool:
+        """Whether the process runs."""
+        return self._process is not None and self._process.poll() is None
+
+    def ask_to_stop(self) -> None:
+        """Send the signal that stops it in good order."""
+        if self._process is not None:
+            self._process.send_signal(self.child().stop_signal)
+
+    def kill(self) -> None:
+        """End it at once, without waiting."""
+        if self._process is not None:
+            self._process.kill()
+
+    def has_stopped(self, timeout_seconds: float) -> bool:
+        """Wait for its end at most so long, and tell whether it came."""
+        try:
+            if self._process is not None:
+                self._process.wait(max(0.01, timeout_seconds))
+        except subprocess.TimeoutExpired:
+            return False
+        return True
+
+
+class Service(ManagedProcess):
+    """A process of Pricebook itself."""
+
+    def __init__(self, name: str, child: Child) -> None:
+        """Give it the name that people read in the log."""
+        super().__init__()
+        self.name = name
+        self._described = child
+
+    def child(self) -> Child:
+        """Describe how its process is started."""
+        return self._described
 
 
 def may_keep_file_access() -> bool:

