@@ -1,0 +1,1 @@
+"""Pricebook: one price list that every shop, till, ERP and partner reads."""

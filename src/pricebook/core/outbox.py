@@ -1,0 +1,81 @@
+"""Events: facts, written in the transaction of the change that they tell of."""
+
+from datetime import datetime
+from typing import Any, ClassVar
+from uuid import UUID
+
+from pydantic import BaseModel, ConfigDict
+from sqlalchemy import Index, func, text
+from sqlalchemy.dialects.postgresql import JSONB
+from sqlalchemy.ext.asyncio import AsyncSession
+from sqlalchemy.orm import Mapped, mapped_column
+from sqlalchemy.types import UserDefinedType
+
+from pricebook.core.context import current_context
+from pricebook.core.database import Base
+
+
+class TransactionId(UserDefinedType[int]):
+    """PostgreSQL's `xid8`: the number of a transaction, which never wraps around."""
+
+    cache_ok = True
+
+    def get_col_spec(self, **_options: object) -> str:
+        """Return the type's name in DDL."""
+        return "XID8"
+
+
+class Event(BaseModel):
+    """A fact in the past tense. `type` is its public name; the fields are its payload."""
+
+    model_config = ConfigDict(frozen=True)
+
+    type: ClassVar[str]
+    subject: ClassVar[str]
+    """The name of the field that holds the id of what the fact is about."""
+
+
+class EventRecord(Base):
+    """An event as it lies in the outbox.
+
+    Ids are given out before commit, so readers order by `(transaction_id, id)` and read no further
+    than `pg_snapshot_xmin(pg_current_snapshot())`: then none that commits late is passed over.
+    """
+
+    __tablename__ = "events"
+    __table_args__ = (
+        Index("ix_events_transaction_id", "transaction_id", "id"),
+        Index("ix_events_subject_id", "subject_id", "id"),
+        Index(
+            "ix_events_unexpanded",
+            "transaction_id",
+            "id",
+            postgresql_where=text("expanded_at IS NULL"),
+        ),
+    )
+
+    id: Mapped[UUID] = mapped_column(primary_key=True, server_default=func.uuidv7())
+    type: Mapped[str]
+    subject_id: Mapped[UUID]
+    payload: Mapped[dict[str, Any]] = mapped_column(JSONB)
+    actor_id: Mapped[UUID | None]
+    request_id: Mapped[str | None]
+    transaction_id: Mapped[int] = mapped_column(
+        TransactionId(), server_default=func.pg_current_xact_id()
+    )
+    occurred_at: Mapped[datetime] = mapped_column(server_default=func.clock_timestamp())
+    expanded_at: Mapped[datetime | None]
+
+
+def record(session: AsyncSession, event: Event) -> None:
+    """Write the event in the session's transaction: it is kept if and only if the change is."""
+    context = current_context()
+    session.add(
+        EventRecord(
+            type=event.type,
+            subject_id=getattr(event, event.subject),
+            payload=event.model_dump(mode="json"),
+            actor_id=context.user_id if context else None,
+            request_id=context.request_id if context else None,
+        )
+    )

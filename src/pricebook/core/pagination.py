@@ -1,0 +1,66 @@
+"""Pages by keyset: an opaque cursor says where the last page ended, so none is ever counted."""
+
+import base64
+import binascii
+from collections.abc import Sequence
+from typing import Annotated, Any, Generic, TypeVar
+from urllib.parse import urlencode
+
+import orjson
+from fastapi import Query, Request, Response
+
+from pricebook.core.errors import Invalid
+from pricebook.core.schemas import Output
+
+T = TypeVar("T")
+
+MAX_LIMIT = 200
+
+Limit = Annotated[int, Query(ge=1, le=MAX_LIMIT, description="Entries on a page.")]
+Cursor = Annotated[
+    str | None,
+    Query(max_length=2_000, description="Where the page begins: `next_cursor` of the one before."),
+]
+
+
+class Page(Output, Generic[T]):
+    """One page of a list."""
+
+    items: list[T]
+    next_cursor: str | None = None
+
+
+class CursorInvalid(Invalid):
+    """The cursor is not one that this list gave out."""
+
+
+def encode_cursor(order: str, values: Sequence[object]) -> str:
+    """Return a cursor that goes on after `values` (JSON-able), in a list sorted by `order`."""
+    text = orjson.dumps([order, *values], default=str)
+    return base64.urlsafe_b64encode(text).rstrip(b"=").decode()
+
+
+def decode_cursor(cursor: str, order: str, count: int) -> list[Any]:
+    """Return the `count` values of a cursor.
+
+    Raises:
+        CursorInvalid: It is none of ours, or of a list sorted another way.
+
+    """
+    try:
+        padded = cursor.encode("ascii") + b"=" * (-len(cursor) % 4)
+        found = orjson.loads(base64.b64decode(padded, altchars=b"-_", validate=True))
+    except (ValueError, binascii.Error) as error:
+        raise CursorInvalid(pointer="query/cursor") from error
+    if not isinstance(found, list) or len(found) != count + 1 or found[0] != order:
+        raise CursorInvalid(pointer="query/cursor")
+    return found[1:]
+
+
+def link_next(request: Request, response: Response, cursor: str | None) -> None:
+    """Announce the next page as RFC 8288 has it, keeping the request's own parameters."""
+    if cursor is None:
+        return
+    kept = [(name, value) for name, value in request.query_params.multi_items() if name != "cursor"]
+    query = urlencode([*kept, ("cursor", cursor)])
+    response.headers["Link"] = f'<{request.url.path}?{query}>; rel="next"'

@@ -1,0 +1,125 @@
+"""The fast road for reads: a `Select`, compiled once, run on a pool that only reads.
+
+The DTO is the projection: a read selects exactly the columns that its output model names
+(`columns_of`), so what a reader may not see never leaves PostgreSQL. The rows go to
+`response_model` as they come. Writes take the ORM's road, in `core.session`.
+"""
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import asyncpg
+from pydantic import BaseModel
+from sqlalchemy import Select
+from sqlalchemy.dialects.postgresql.asyncpg import PGDialect_asyncpg
+from sqlalchemy.orm import DeclarativeBase, InstrumentedAttribute
+
+Row = dict[str, Any]
+
+_DIALECT = PGDialect_asyncpg()  # type: ignore[no-untyped-call]  # SQLAlchemy leaves it untyped
+
+
+def columns_of(
+    model: type[BaseModel], table: type[DeclarativeBase], only: Iterable[str] | None = None
+) -> list[InstrumentedAttribute[Any]]:
+    """Return the table's columns that the output model shows, or those of them in `only`."""
+    return [getattr(table, name) for name in (model.model_fields if only is None else only)]
+
+
+class Compiled:
+    """A `Select` as SQL text, with the order that its values go in."""
+
+    def __init__(self, select: Select[*tuple[Any, ...]]) -> None:
+        """Compile `select`; values not bound in it are given at each run, by name."""
+        compiled = select.compile(dialect=_DIALECT)
+        self.sql = str(compiled)
+        self._names: list[str] = list(compiled.positiontup or ())
+        self._bound: dict[str, Any] = dict(compiled.params)
+
+    def arguments(self, values: Mapping[str, Any]) -> list[Any]:
+        """Return the values in the order of the placeholders."""
+        if not values:
+            return [self._bound[name] for name in self._names]
+        return [values[name] if name in values else self._bound[name] for name in self._names]
+
+
+class ReadPool:
+    """Connections on which PostgreSQL itself refuses to write."""
+
+    def __init__(
+        self, url: str, *, size: int, timeout_seconds: float, server_settings: Mapping[str, str]
+    ) -> None:
+        """Describe the pool; `open` makes it, and nothing connects before the first read."""
+        self._timeout_seconds = timeout_seconds
+        self._pool: asyncpg.Pool[asyncpg.Record] | None = None
+        self._options: dict[str, Any] = {
+            "dsn": url,
+            "min_size": 0,
+            "max_size": size,
+            "max_inactive_connection_lifetime": 300,
+            "timeout": timeout_seconds,
+            # Every read is one statement outside a transaction: there is nothing to reset, and
+            # asyncpg's reset would cost a round trip a read.
+            "reset": _nothing_to_reset,
+            "server_settings": {**server_settings, "default_transaction_read_only": "on"},
+        }
+
+    async def open(self) -> None:
+        """Make the pool."""
+        self._pool = await asyncpg.create_pool(**self._options)
+
+    async def close(self) -> None:
+        """Close the connections, at once where they are still in use."""
+        if self._pool is not None:
+            self._pool.terminate()
+            self._pool = None
+
+    async def rows(self, statement: Compiled, **values: object) -> list[Row]:
+        """Return every row as a dict.
+
+        Raises:
+            TimeoutError: No connection became free in time.
+
+        """
+        return [dict(record) for record in await self._fetch(statement, values)]
+
+    async def row(self, statement: Compiled, **values: object) -> Row | None:
+        """Return the first row, or None."""
+        records = await self._fetch(statement, values)
+        return dict(records[0]) if records else None
+
+    async def value(self, statement: Compiled, **values: object) -> Any:  # noqa: ANN401 - any column's type
+        """Return the first column of the first row, or None."""
+        records = await self._fetch(statement, values)
+        return records[0][0] if records else None
+
+    async def _fetch(
+        self, statement: Compiled, values: Mapping[str, object]
+    ) -> list[asyncpg.Record]:
+        arguments = statement.arguments(values)
+        try:
+            return await self._fetch_once(statement.sql, arguments)
+        except (asyncpg.PostgresConnectionError, asyncpg.InterfaceError) as error:
+            if not is_closed(error):
+                raise
+        # The server closed the connection while it lay in the pool. A read may be sent again.
+        return await self._fetch_once(statement.sql, arguments)
+
+    async def _fetch_once(self, sql: str, arguments: list[Any]) -> list[asyncpg.Record]:
+        if self._pool is None:
+            message = "the read pool is not open"
+            raise RuntimeError(message)
+        async with self._pool.acquire(timeout=self._timeout_seconds) as connection:
+            records: list[asyncpg.Record] = await connection.fetch(sql, *arguments)
+            return records
+
+
+async def _nothing_to_reset(_connection: object) -> None:
+    """Leave the connection as it is."""
+
+
+def is_closed(error: Exception) -> bool:
+    """Whether asyncpg refused because the connection or its pool is closed."""
+    if isinstance(error, asyncpg.PostgresConnectionError):
+        return True
+    return not isinstance(error, ValueError) and "clos" in str(error)

@@ -1,0 +1,37 @@
+"""Which paths the application has, and which methods each takes."""
+
+from re import Pattern
+from typing import NamedTuple
+
+from fastapi import FastAPI
+from fastapi.routing import iter_route_contexts
+
+
+class _Entry(NamedTuple):
+    path: str
+    pattern: Pattern[str]
+    methods: frozenset[str]
+
+
+class RouteTable:
+    """Every route, routers included; made once, when the application is."""
+
+    def __init__(self, app: FastAPI) -> None:
+        """Read the routes of `app`."""
+        self._entries = [
+            _Entry(route.path or "", route.path_regex, frozenset(route.methods or ()))
+            for route in iter_route_contexts(app.routes)
+            if getattr(route, "path_regex", None) is not None
+        ]
+
+    def knows(self, path: str) -> bool:
+        """Whether any route has this path."""
+        return any(entry.pattern.match(path) for entry in self._entries)
+
+    def methods(self, path: str) -> list[str]:
+        """Return the methods of this path: all that its most exact template takes."""
+        found = [entry for entry in self._entries if entry.pattern.match(path)]
+        if not found:
+            return []
+        exact = min(found, key=lambda entry: entry.path.count("{")).path
+        return sorted(set().union(*(entry.methods for entry in found if entry.path == exact)))

@@ -1,0 +1,58 @@
+"""The route class of the API: exact numbers in JSON, and answers kept for an Idempotency-Key."""
+
+import json
+from collections.abc import Callable, Coroutine
+from decimal import Decimal
+from typing import Any, NoReturn
+
+from fastapi import APIRouter, Depends, Request, Response
+from fastapi.routing import APIRoute
+
+from pricebook.core.errors import Malformed
+from pricebook.core.idempotency import claim_key, keep_answer
+
+Handler = Callable[[Request], Coroutine[Any, Any, Response]]
+
+
+class NotJson(Malformed):
+    """The body is not valid JSON."""
+
+
+def _refuse_constant(_name: str) -> NoReturn:
+    """RFC 8259, section 6: NaN and Infinity are not numbers."""
+    raise NotJson
+
+
+class ExactRequest(Request):
+    """A request whose JSON numbers keep every digit."""
+
+    async def json(self) -> Any:  # noqa: ANN401 - any JSON value
+        """Parse the body; a fraction becomes a Decimal, never a float."""
+        return json.loads(await self.body(), parse_float=Decimal, parse_constant=_refuse_constant)
+
+
+class Route(APIRoute):
+    """A route of the API; a POST takes an Idempotency-Key."""
+
+    def __init__(self, path: str, endpoint: Callable[..., Any], **options: Any) -> None:  # noqa: ANN401 - FastAPI's own options
+        """Make the route, with what every route of its method needs."""
+        if "POST" in (options.get("methods") or ()):
+            options["dependencies"] = [Depends(claim_key), *(options.get("dependencies") or ())]
+        super().__init__(path, endpoint, **options)
+
+    def get_route_handler(self) -> Handler:
+        """Wrap FastAPI's handler; what happens here is before the session's commit."""
+        handle = super().get_route_handler()
+
+        async def handle_exactly(request: Request) -> Response:
+            exact = ExactRequest(request.scope, request.receive)
+            response = await handle(exact)
+            await keep_answer(exact, response)
+            return response
+
+        return handle_exactly
+
+
+def resource(prefix: str, *tags: str) -> APIRouter:
+    """Return the router of one resource."""
+    return APIRouter(prefix=prefix, tags=list(tags), route_class=Route)

@@ -1,0 +1,109 @@
+"""What every input and output model is made of."""
+
+from datetime import UTC, datetime
+from decimal import Decimal
+from typing import Annotated, Any
+from uuid import UUID
+
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    PlainSerializer,
+    StringConstraints,
+)
+
+
+def _storable(text: str) -> str:
+    """PostgreSQL's text cannot hold U+0000."""
+    if "\x00" in text:
+        message = "must not hold the character U+0000"
+        raise ValueError(message)
+    return text
+
+
+def _not_a_flag(value: object) -> object:
+    """Python calls True a number; a price list does not."""
+    if isinstance(value, bool):
+        message = "must be a number"
+        raise ValueError(message)  # noqa: TRY004 - pydantic reports ValueError, not TypeError
+    return value
+
+
+def _utc(moment: datetime) -> datetime:
+    return moment.astimezone(UTC)
+
+
+Text = Annotated[str, AfterValidator(_storable)]
+"""Any text that PostgreSQL can store."""
+
+Line = Annotated[
+    str,
+    StringConstraints(strip_whitespace=True, min_length=1, max_length=200),
+    AfterValidator(_storable),
+]
+"""One short line of text: a name."""
+
+SearchText = Annotated[
+    str,
+    StringConstraints(strip_whitespace=True, min_length=1, max_length=100),
+    AfterValidator(_storable),
+]
+"""What a person types into a search box."""
+
+_MONEY_STEP = Decimal("0.0001")
+
+Money = Annotated[
+    Decimal,
+    BeforeValidator(_not_a_flag),
+    Field(ge=0, max_digits=14, decimal_places=4, examples=["12.5000"]),
+    AfterValidator(lambda amount: amount.quantize(_MONEY_STEP)),
+]
+"""An amount of money, NUMERIC(14,4): string or number in, never rounded, excess scale refused."""
+
+_PERCENT_STEP = Decimal("0.001")
+
+Percent = Annotated[
+    Decimal,
+    BeforeValidator(_not_a_flag),
+    Field(ge=0, le=100, max_digits=6, decimal_places=3, examples=["10.500"]),
+    AfterValidator(lambda rate: rate.quantize(_PERCENT_STEP)),
+]
+"""A rate in per cent, NUMERIC(6,3)."""
+
+DecimalOut = Annotated[Decimal, PlainSerializer(str, return_type=str, when_used="json")]
+"""A decimal number, written as a JSON string so that no reader makes a float of it."""
+
+Moment = Annotated[datetime, AfterValidator(_utc)]
+"""A moment, RFC 3339, in UTC."""
+
+Id = UUID
+
+
+class Input(BaseModel):
+    """What a client sends: unknown fields are refused, and errors never show the input."""
+
+    model_config = ConfigDict(
+        extra="forbid", frozen=True, hide_input_in_errors=True, str_max_length=20_000
+    )
+
+
+class Output(BaseModel):
+    """What a client gets: just the fields that stand here, read from a row or an object."""
+
+    model_config = ConfigDict(from_attributes=True)
+
+
+def unchanged() -> Any:  # noqa: ANN401 - it stands in for a default of any type
+    """Mark a field of a `Patch` that stays as it is when it is left out."""
+    return Field(default=None, validate_default=False)
+
+
+class Patch(Input):
+    """A partial change: what is left out stays, `null` clears where the field allows it."""
+
+    def changes(self) -> dict[str, Any]:
+        """Return the fields that were sent, and only those."""
+        return self.model_dump(exclude_unset=True)

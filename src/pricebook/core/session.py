@@ -1,0 +1,28 @@
+"""The session of a request, committed before the answer leaves; and the pool that reads."""
+
+from collections.abc import AsyncIterator
+from typing import Annotated
+
+from fastapi import Depends, Request
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from pricebook.core.database import Database
+from pricebook.core.reading import ReadPool
+
+
+async def request_session(request: Request) -> AsyncIterator[AsyncSession]:
+    """Yield the request's one session; commit it, or roll it back on any error."""
+    database: Database = request.app.state.database
+    async with database.sessions.begin() as session:
+        yield session
+
+
+async def read_pool(request: Request) -> ReadPool:
+    """Return the pool for reads that need no transaction."""
+    database: Database = request.app.state.database
+    return database.reads
+
+
+# "function": commit before the response leaves, so a 2xx never precedes a failed commit.
+DbSession = Annotated[AsyncSession, Depends(request_session, scope="function")]
+Reads = Annotated[ReadPool, Depends(read_pool)]

@@ -1,0 +1,88 @@
+"""The application: middleware, routers, problems, and what lives as long as the process."""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
+
+from fastapi import FastAPI
+from redis.asyncio import Redis
+from starlette.middleware.cors import CORSMiddleware
+
+from pricebook.api import include_routers
+from pricebook.auth.service import make_authenticator
+from pricebook.core.database import open_database
+from pricebook.core.middleware import RequestMiddleware
+from pricebook.core.problems import install_problems
+from pricebook.core.rate_limits import RateLimiter
+from pricebook.core.route_table import RouteTable
+from pricebook.core.security import PasswordHasher
+from pricebook.core.settings import Settings
+
+Lifespan = Callable[[FastAPI], AbstractAsyncContextManager[None]]
+
+
+def create_app(settings: Settings) -> FastAPI:
+    """Make the application; it connects to nothing before its lifespan begins."""
+    app = FastAPI(
+        title="Pricebook",
+        version="1",
+        summary="One price list that every shop, till, ERP and partner reads.",
+        lifespan=_lifespan(settings),
+        docs_url=None,
+        redoc_url=None,
+        openapi_url="/openapi.json" if settings.http.docs else None,
+        root_path=settings.http.root_path,
+        redirect_slashes=False,
+        telemetry={"tracing": False, "metrics": False, "logs": False, "operation_spans": False},
+    )
+    app.state.settings = settings
+    install_problems(app)
+    include_routers(app)
+    app.state.route_table = RouteTable(app)
+    if settings.http.cors_origins:
+        app.add_middleware(
+            CORSMiddleware,
+            allow_origins=settings.http.cors_origins,
+            allow_methods=["*"],
+            allow_headers=["Authorization", "Content-Type", "If-Match", "Idempotency-Key"],
+            expose_headers=["ETag", "Link", "Location", "X-Request-ID", "X-Total-Count"],
+        )
+    app.add_middleware(RequestMiddleware, settings.http, access_log=settings.log.access)
+    return app
+
+
+def _lifespan(settings: Settings) -> Lifespan:
+    @asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        async with (
+            open_database(settings, "pricebook-api") as database,
+            _valkey(settings) as valkey,
+            _limiter(settings, valkey) as limiter,
+        ):
+            app.state.database = database
+            app.state.valkey = valkey
+            app.state.limiter = limiter
+            app.state.hasher = PasswordHasher(settings.auth)
+            app.state.authenticate = make_authenticator(database, settings)
+            yield
+
+    return lifespan
+
+
+@asynccontextmanager
+async def _valkey(settings: Settings) -> AsyncIterator[Redis]:
+    url = settings.redis_url.get_secret_value() if settings.redis_url else ""
+    async with Redis.from_url(url, socket_timeout=1, socket_connect_timeout=1) as valkey:
+        yield valkey
+
+
+@asynccontextmanager
+async def _limiter(settings: Settings, valkey: Redis) -> AsyncIterator[RateLimiter]:
+    limiter = RateLimiter(settings.limits, valkey)
+    sharing = asyncio.create_task(limiter.share())
+    try:
+        yield limiter
+    finally:
+        sharing.cancel()
+        with suppress(asyncio.CancelledError):
+            await sharing
