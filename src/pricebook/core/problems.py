@@ -107,7 +107,7 @@ def _problem(  # noqa: PLR0913 - the members of a problem
 
 async def _refused(_request: Request, error: Exception) -> Response:
     assert isinstance(error, PricebookError)  # noqa: S101 - it is registered for this class alone
-    if isinstance(error, Invalid):
+    if error.pointer or isinstance(error, Invalid):
         return problem(error, [{"pointer": error.pointer, "detail": str(error)}])
     return problem(error)
 
@@ -155,12 +155,23 @@ def _path_in(body: object, parts: Sequence[str | int]) -> list[str | int]:
     """Keep the parts that lead through the body; pydantic adds the names of union members."""
     path: list[str | int] = []
     for number, part in enumerate(parts, start=1):
-        if (isinstance(body, dict) and part in body) or (isinstance(body, list) and isinstance(part, int) and part < len(body)):
-            body = body[part]
-        elif number < len(parts):
+        inner = _step_into(body, part)
+        if inner is _NOWHERE and number < len(parts):
             continue
+        body = inner
         path.append(part)
     return path
+
+
+_NOWHERE = object()
+
+
+def _step_into(body: object, part: str | int) -> object:
+    if isinstance(body, dict) and part in body:
+        return body[part]
+    if isinstance(body, list) and isinstance(part, int) and part < len(body):
+        return body[part]
+    return _NOWHERE
 
 
 def _escape(part: str | int) -> str:

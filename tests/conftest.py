@@ -1,0 +1,246 @@
+"""Real servers, one database a worker made by the migrations, and the makers of things."""
+
+import shutil
+import tempfile
+from collections.abc import AsyncIterator, Awaitable, Callable
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+from uuid import UUID, uuid4
+
+import httpx2
+import pytest
+from alembic import command
+from alembic.config import Config
+from fastapi import FastAPI
+from pydantic import SecretStr
+from sqlalchemy import select
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from pricebook.auth.service import open_session
+from pricebook.core.database import Database
+from pricebook.core.embedded import Postgres, Valkey
+from pricebook.core.outbox import EventRecord
+from pricebook.core.security import PasswordHasher
+from pricebook.core.settings import LimitSettings, LogSettings, Settings
+from pricebook.items.models import Item
+from pricebook.main import create_app
+from pricebook.tables import metadata
+from pricebook.users.models import User
+
+ROOT = Path(__file__).parent.parent
+PASSWORD = "correct horse battery staple"
+TEMPLATE = "pricebook_template"
+_SERVERS: pytest.StashKey[tuple[Postgres, Valkey, Path]] = pytest.StashKey()
+_URLS: pytest.StashKey[dict[str, str]] = pytest.StashKey()
+
+
+def alembic_config(url: str) -> Config:
+    config = Config(ROOT / "alembic.ini", toml_file=ROOT / "pyproject.toml")
+    config.attributes.update(url=url, quiet=True)
+    return config
+
+
+def asyncpg_url(url: str) -> str:
+    return url.replace("postgresql://", "postgresql+asyncpg://")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Start the servers once a run: in the process that hands out the tests, or in the only one."""
+    if worker := getattr(config, "workerinput", None):
+        config.stash[_URLS] = worker["pricebook_urls"]
+        return
+    if config.option.collectonly or config.option.help:
+        return
+    folder = Path(tempfile.mkdtemp(prefix="pricebook-tests-"))
+    folder.chmod(0o755)
+    postgres, valkey = Postgres(folder, durable=False), Valkey(folder)
+    postgres.start()
+    valkey.start()
+    config.stash[_SERVERS] = (postgres, valkey, folder)
+    postgres.create_database(TEMPLATE)
+    command.upgrade(alembic_config(asyncpg_url(postgres.url_of(TEMPLATE))), "head")
+    workers = getattr(config.option, "numprocesses", None) or 0
+    names = [f"gw{number}" for number in range(workers)] or ["main"]
+    for name in names:
+        postgres.create_database(f"pricebook_{name}", template=TEMPLATE)
+    config.stash[_URLS] = {
+        **{f"database_{name}": postgres.url_of(f"pricebook_{name}") for name in names},
+        "server": postgres.url_of("SOME_DATABASE"),
+        "redis": valkey.url,
+    }
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_configure_node(node: Any) -> None:
+    node.workerinput["pricebook_urls"] = node.config.stash[_URLS]
+
+
+def pytest_unconfigure(config: pytest.Config) -> None:
+    if started := config.stash.get(_SERVERS, None):
+        postgres, valkey, folder = started
+        valkey.stop()
+        postgres.stop()
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+@pytest.fixture(scope="session")
+def urls(request: pytest.FixtureRequest) -> dict[str, str]:
+    return request.config.stash[_URLS]
+
+
+@pytest.fixture(scope="session")
+def settings(urls: dict[str, str], worker_name: str) -> Settings:
+    number = int("".join(filter(str.isdigit, worker_name)) or 0)
+    return Settings(
+        database_url=SecretStr(urls[f"database_{worker_name}"]),
+        redis_url=SecretStr(urls["redis"].removesuffix("/0") + f"/{number}"),
+        limits=LimitSettings(requests=10_000_000, anonymous_requests=10_000_000),
+        log=LogSettings(format="json", level="WARNING", access=False),
+    )
+
+
+@pytest.fixture(scope="session")
+def worker_name(request: pytest.FixtureRequest) -> str:
+    worker = getattr(request.config, "workerinput", None)
+    return worker["workerid"] if worker else "main"
+
+
+@pytest.fixture(scope="session")
+async def app(settings: Settings) -> AsyncIterator[FastAPI]:
+    application = create_app(settings)
+    async with application.router.lifespan_context(application):
+        yield application
+
+
+@pytest.fixture(scope="session")
+def database(app: FastAPI) -> Database:
+    return app.state.database
+
+
+@pytest.fixture(scope="session")
+def hasher(app: FastAPI) -> PasswordHasher:
+    return app.state.hasher
+
+
+@pytest.fixture
+async def session(database: Database) -> AsyncIterator[AsyncSession]:
+    """A session that commits for real; the tables are emptied afterwards."""
+    async with database.sessions() as opened:
+        yield opened
+
+
+EMPTY_ALL = "; ".join(f"DELETE FROM {table.name}" for table in reversed(metadata.sorted_tables))
+
+
+@pytest.fixture(autouse=True)
+async def _empty_tables(request: pytest.FixtureRequest) -> AsyncIterator[None]:
+    """Empty every table after each test that used the database."""
+    yield
+    if "database" in request.fixturenames:
+        database: Database = request.getfixturevalue("database")
+        async with database.engine.connect() as connection:
+            raw = (await connection.get_raw_connection()).driver_connection
+            assert raw is not None
+            await raw.execute(EMPTY_ALL)
+
+
+class Api(httpx2.AsyncClient):
+    """A client of the application, anonymous unless `as_` or `with_token` says otherwise."""
+
+    def __init__(self, app: FastAPI, tokens: dict[UUID, str], token: str | None = None) -> None:
+        super().__init__(
+            transport=httpx2.ASGITransport(app=app, raise_app_exceptions=False),
+            base_url="http://pricebook.test",
+            headers={"Authorization": f"Bearer {token}"} if token else {},
+        )
+        self.app = app
+        self.tokens = tokens
+
+    def as_(self, user: User) -> "Api":
+        return self.with_token(self.tokens[user.id])
+
+    def with_token(self, token: str) -> "Api":
+        return Api(self.app, self.tokens, token)
+
+
+@pytest.fixture
+async def api(app: FastAPI, database: Database) -> AsyncIterator[Api]:
+    async with Api(app, {}) as client:
+        yield client
+
+
+MakeUser = Callable[..., Awaitable[User]]
+MakeItem = Callable[..., Awaitable[Item]]
+
+
+@pytest.fixture(scope="session")
+async def hashed_password(hasher: PasswordHasher) -> str:
+    return await hasher.hash(SecretStr(PASSWORD))
+
+
+@pytest.fixture
+def make_user(session: AsyncSession, api: Api, hashed_password: str) -> MakeUser:
+    """Make a user whose password is PASSWORD, and a session for `api.as_(user)`."""
+
+    async def make(role: str = "viewer", **fields: Any) -> User:
+        fields.setdefault("email", f"{role}-{uuid4().hex[:8]}@example.com")
+        fields.setdefault("name", f"A {role}")
+        fields.setdefault("hashed_password", hashed_password)
+        user = User(role=role, **fields)
+        session.add(user)
+        await session.flush()
+        api.tokens[user.id] = await open_session(
+            session, user, address="127.0.0.1", user_agent="tests"
+        )
+        await session.commit()
+        return user
+
+    return make
+
+
+@pytest.fixture
+async def viewer(make_user: MakeUser) -> User:
+    return await make_user("viewer")
+
+
+@pytest.fixture
+async def editor(make_user: MakeUser) -> User:
+    return await make_user("editor")
+
+
+@pytest.fixture
+async def admin(make_user: MakeUser) -> User:
+    return await make_user("admin")
+
+
+@pytest.fixture
+def make_item(session: AsyncSession) -> MakeItem:
+    """Write an item straight into its table."""
+
+    async def make(**fields: Any) -> Item:
+        values = {
+            "sku": f"SKU-{uuid4().hex[:12]}",
+            "name": "Hammer",
+            "price": Decimal("12.5000"),
+            "currency": "EUR",
+            **fields,
+        }
+        item = Item(**values)
+        session.add(item)
+        await session.commit()
+        return item
+
+    return make
+
+
+@pytest.fixture
+def recorded(database: Database) -> Callable[[], Awaitable[list[EventRecord]]]:
+    """Return every committed event, oldest first."""
+
+    async def read() -> list[EventRecord]:
+        async with database.sessions() as fresh:
+            events = select(EventRecord).order_by(EventRecord.transaction_id, EventRecord.id)
+            return list(await fresh.scalars(events))
+
+    return read

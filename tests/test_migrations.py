@@ -1,0 +1,158 @@
+"""Migrations go up, down and up again, agree with the models, and lock nothing for long."""
+
+import subprocess
+import sys
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import asyncpg
+import pytest
+from conftest import ROOT
+
+pytestmark = pytest.mark.asyncio
+
+SEED = """
+INSERT INTO users (id, email, name, role, hashed_password)
+VALUES ('019b0000-0000-7000-8000-000000000001', 'a@example.com', 'A', 'admin', 'x');
+INSERT INTO items (sku, name, price, currency, tags)
+SELECT 'SKU-' || n, 'Item ' || n, n / 100.0, 'EUR', ARRAY['t' || n % 7] FROM generate_series(1, 500) n;
+INSERT INTO events (type, subject_id, payload) SELECT 'item.created', id, '{}' FROM items;
+"""
+SUM = "SELECT count(*), sum(price), md5(string_agg(sku || price, ',' ORDER BY sku)) FROM items"
+REFUSED = {
+    "a price that is no number": "UPDATE items SET price = 'NaN'",
+    "a negative price": "UPDATE items SET price = -1",
+    "an infinite price": "UPDATE items SET price = 'Infinity'",
+    "a currency in lower case": "UPDATE items SET currency = 'eur'",
+    "a currency of four letters": "UPDATE items SET currency = 'EURO'",
+    "a role that is none": "UPDATE users SET role = 'owner'",
+    "an empty sku": "UPDATE items SET sku = ''",
+    "a second item with a sku": "UPDATE items SET sku = 'SKU-1'",
+}
+
+
+@pytest.fixture
+async def scratch(urls: dict[str, str], worker_name: str) -> AsyncIterator[str]:
+    """The URL of an empty database of this test's own."""
+    name = f"scratch_{worker_name}"
+    admin = await asyncpg.connect(urls[f"database_{worker_name}"])
+    await admin.execute(f"DROP DATABASE IF EXISTS {name} WITH (FORCE)")
+    await admin.execute(f"CREATE DATABASE {name}")
+    yield urls["server"].replace("SOME_DATABASE", name)
+    await admin.execute(f"DROP DATABASE {name} WITH (FORCE)")
+    await admin.close()
+
+
+def alembic(url: str, *arguments: str) -> subprocess.CompletedProcess[str]:
+    """Run Alembic as an operator does."""
+    return subprocess.run(
+        [sys.executable, "-m", "alembic", *arguments],
+        cwd=ROOT,
+        env={"PRICEBOOK_DATABASE_URL": url, "PRICEBOOK_REDIS_URL": "redis://unused", "PATH": ""},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+async def test_up_down_and_up_again_on_seeded_data(scratch: str) -> None:
+    assert alembic(scratch, "upgrade", "head").returncode == 0
+    connection = await asyncpg.connect(scratch)
+    await connection.execute(SEED)
+    before = await connection.fetchrow(SUM)
+    assert before is not None
+    assert before["count"] == 500
+
+    down = alembic(scratch, "downgrade", "base")
+    assert down.returncode == 0, down.stderr
+    left = await connection.fetch(
+        "SELECT relname FROM pg_class WHERE relnamespace = 'public'::regnamespace"
+        " AND relkind IN ('r', 'S', 'v', 'm') AND relname <> 'alembic_version'"
+    )
+    assert left == []
+    types = "SELECT typname FROM pg_type WHERE typnamespace = 'public'::regnamespace AND typtype = 'e'"
+    assert await connection.fetch(types) == []
+
+    again = alembic(scratch, "upgrade", "head")
+    assert again.returncode == 0, again.stderr
+    await connection.reload_schema_state()
+    await connection.execute(SEED)
+    assert await connection.fetchrow(SUM) == before
+    await connection.close()
+
+
+async def test_models_and_head_agree(scratch: str) -> None:
+    assert alembic(scratch, "upgrade", "head").returncode == 0
+    checked = alembic(scratch, "check")
+    assert checked.returncode == 0, checked.stdout + checked.stderr
+
+
+async def test_a_model_that_lacks_its_migration_is_noticed(scratch: str) -> None:
+    assert alembic(scratch, "upgrade", "head").returncode == 0
+    connection = await asyncpg.connect(scratch)
+    await connection.execute("ALTER TABLE items DROP COLUMN notes")
+    await connection.close()
+    assert alembic(scratch, "check").returncode != 0
+
+
+async def test_the_head_is_one(scratch: str) -> None:
+    heads = alembic(scratch, "heads").stdout.strip().splitlines()
+    assert len(heads) == 1
+
+
+@pytest.mark.parametrize("statement", REFUSED.values(), ids=REFUSED.keys())
+async def test_postgresql_itself_refuses(
+    statement: str, scratch_template: asyncpg.Connection
+) -> None:
+    with pytest.raises((asyncpg.CheckViolationError, asyncpg.UniqueViolationError, asyncpg.NumericValueOutOfRangeError)):
+        await scratch_template.execute(statement)
+
+
+@pytest.fixture
+async def scratch_template(
+    urls: dict[str, str], worker_name: str
+) -> AsyncIterator[asyncpg.Connection]:
+    """A connection to a migrated, seeded database, rolled back afterwards."""
+    connection = await asyncpg.connect(urls[f"database_{worker_name}"])
+    transaction = connection.transaction()
+    await transaction.start()
+    await connection.execute(SEED)
+    yield connection
+    await transaction.rollback()
+    await connection.close()
+
+
+async def test_the_sql_for_a_review_can_be_written_offline(scratch: str, tmp_path: Path) -> None:
+    written = alembic(scratch, "upgrade", "head", "--sql")
+    assert written.returncode == 0, written.stderr
+    assert "SET lock_timeout" in written.stdout
+    script = tmp_path / "upgrade.sql"
+    script.write_text(written.stdout)
+    connection = await asyncpg.connect(scratch)
+    await connection.execute(written.stdout)
+    assert await connection.fetchval("SELECT count(*) FROM items") == 0
+    await connection.close()
+
+
+async def test_squawk_finds_nothing_that_blocks_writers(tmp_path: Path) -> None:
+    bin_folder = Path(sys.executable).parent
+    written = subprocess.run(
+        [bin_folder / "alembic-squawk", "--out-dir", tmp_path],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert written.returncode == 0, written.stdout + written.stderr
+    files = sorted(tmp_path.glob("*.sql"))
+    assert files
+    linted = subprocess.run(
+        [bin_folder / "squawk", "--assume-in-transaction", "--pg-version=18.0", *files],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert linted.returncode == 0, linted.stdout + linted.stderr
+
+
