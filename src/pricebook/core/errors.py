@@ -35,9 +35,14 @@ class PricebookError(Exception):
 
     status = 500
 
-    def __init__(self, detail: str | None = None, **context: object) -> None:
-        """Refuse with the class's own sentence, or a more exact one; `context` is for the log."""
+    def __init__(self, detail: str | None = None, *, pointer: str = "", **context: object) -> None:
+        """Refuse with the class's own sentence, or a more exact one.
+
+        `pointer` names the part of the request that was refused (RFC 6901, or `query/limit`);
+        `context` is for the log.
+        """
         super().__init__(detail or self.sentence())
+        self.pointer = pointer
         self.context = context
 
     @classmethod
@@ -117,11 +122,6 @@ class Invalid(PricebookError):
 
     status = 422
 
-    def __init__(self, detail: str | None = None, *, pointer: str = "", **context: object) -> None:
-        """Refuse the part of the request that `pointer` (RFC 6901, or `query/limit`) names."""
-        super().__init__(detail, **context)
-        self.pointer = pointer
-
 
 class PreconditionRequired(PricebookError):
     """An If-Match header is required."""
@@ -136,7 +136,7 @@ class _ComeBack(PricebookError):
         self, detail: str | None = None, *, retry_after_seconds: int = 1, **context: object
     ) -> None:
         """Refuse until `retry_after_seconds` from now."""
-        super().__init__(detail, **context)
+        super().__init__(detail, pointer="", **context)
         self.retry_after_seconds = retry_after_seconds
 
     def headers(self) -> Mapping[str, str]:

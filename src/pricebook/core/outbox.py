@@ -54,7 +54,8 @@ class EventRecord(Base):
         ),
     )
 
-    id: Mapped[UUID] = mapped_column(primary_key=True, server_default=func.uuidv7())
+    # monotonic: many events go in one INSERT, and come out in the order they were recorded.
+    id: Mapped[UUID] = mapped_column(primary_key=True, server_default=func.uuidv7(monotonic=True))
     type: Mapped[str]
     subject_id: Mapped[UUID]
     payload: Mapped[dict[str, Any]] = mapped_column(JSONB)

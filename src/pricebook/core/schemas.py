@@ -1,5 +1,6 @@
 """What every input and output model is made of."""
 
+import re
 from datetime import UTC, datetime
 from decimal import Decimal
 from typing import Annotated, Any
@@ -7,6 +8,7 @@ from uuid import UUID
 
 from pydantic import (
     AfterValidator,
+    AwareDatetime,
     BaseModel,
     BeforeValidator,
     ConfigDict,
@@ -33,8 +35,21 @@ def _not_a_flag(value: object) -> object:
 
 
 def _utc(moment: datetime) -> datetime:
-    return moment.astimezone(UTC)
+    try:
+        return moment.astimezone(UTC)
+    except OverflowError as error:
+        message = "must lie in the years 1 to 9999, in UTC"
+        raise ValueError(message) from error
 
+
+def _on_one_line(text: str) -> str:
+    if _CONTROL.search(text):
+        message = "must not hold control characters or line breaks"
+        raise ValueError(message)
+    return text
+
+
+_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")
 
 Text = Annotated[str, AfterValidator(_storable)]
 """Any text that PostgreSQL can store."""
@@ -42,7 +57,7 @@ Text = Annotated[str, AfterValidator(_storable)]
 Line = Annotated[
     str,
     StringConstraints(strip_whitespace=True, min_length=1, max_length=200),
-    AfterValidator(_storable),
+    AfterValidator(_on_one_line),
 ]
 """One short line of text: a name."""
 
@@ -76,8 +91,8 @@ Percent = Annotated[
 DecimalOut = Annotated[Decimal, PlainSerializer(str, return_type=str, when_used="json")]
 """A decimal number, written as a JSON string so that no reader makes a float of it."""
 
-Moment = Annotated[datetime, AfterValidator(_utc)]
-"""A moment, RFC 3339, in UTC."""
+Moment = Annotated[AwareDatetime, AfterValidator(_utc)]
+"""A moment, RFC 3339, with its offset in and in UTC out."""
 
 Id = UUID
 
@@ -96,9 +111,18 @@ class Output(BaseModel):
     model_config = ConfigDict(from_attributes=True)
 
 
-def unchanged() -> Any:  # noqa: ANN401 - it stands in for a default of any type
+def absent() -> Any:  # noqa: ANN401 - it stands in for a default of any type
+    """Mark a field that may be left out, which is not the same as being null."""
+    return Field(default=None, validate_default=False, json_schema_extra=_without_default)
+
+
+def _without_default(schema: dict[str, Any]) -> None:
+    schema.pop("default", None)
+
+
+def unchanged() -> Any:  # noqa: ANN401 - likewise
     """Mark a field of a `Patch` that stays as it is when it is left out."""
-    return Field(default=None, validate_default=False)
+    return absent()
 
 
 class Patch(Input):
