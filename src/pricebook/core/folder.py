@@ -5,8 +5,10 @@ import os
 import secrets
 from pathlib import Path
 
+from pricebook.core.mendable import MendableError
 
-class FolderInUseError(Exception):
+
+class FolderInUseError(MendableError):
     """Another process holds the lock of this folder."""
 
 

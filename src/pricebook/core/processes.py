@@ -55,13 +55,14 @@ class _Stage:
 class Supervisor(AbstractContextManager["Supervisor"]):
     """Runs processes until SIGINT, SIGTERM or SIGHUP; a second one kills them.
 
-    Stages stop in the reverse order of `add`. Within the `with` block but outside `run` such a
-    signal raises KeyboardInterrupt. At the end of the block nothing of it runs any more.
+    Stages stop in the reverse order of `add`, and at the end of the `with` block nothing runs any
+    more. Within the block but outside `run` such a signal raises KeyboardInterrupt. `on_change`
+    is called when process ids have changed.
     """
 
-    def __init__(self, on_change: Callable[[], None] = lambda: None) -> None:
-        """Call `on_change` whenever process ids have changed."""
-        self._on_change = on_change
+    def __init__(self) -> None:
+        """Begin with nothing to look after."""
+        self.on_change: Callable[[], object] = lambda: None
         self._stages: list[_Stage] = []
         self._signals = 0
         self._is_running = False
@@ -94,7 +95,7 @@ class Supervisor(AbstractContextManager["Supervisor"]):
         for watched in self._all():
             if not watched.process.is_alive():
                 watched.launch()
-        self._on_change()
+        self.on_change()
 
     def run(self) -> None:
         """Replace what ends, until told to stop."""
@@ -120,7 +121,7 @@ class Supervisor(AbstractContextManager["Supervisor"]):
             return
         watched.launch()
         log.info("process started again", process=process.name, pid=process.pid)
-        self._on_change()
+        self.on_change()
 
     def _stop(self) -> None:
         begun = time.monotonic()

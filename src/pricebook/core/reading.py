@@ -5,8 +5,9 @@ The DTO is the projection: a read selects exactly the columns that its output mo
 `response_model` as they come. Writes take the ORM's road, in `core.session`.
 """
 
-from collections.abc import Iterable, Mapping
-from typing import Any
+from collections.abc import Callable, Iterable, Mapping
+from functools import lru_cache, wraps
+from typing import Any, ParamSpec, cast
 
 import asyncpg
 from pydantic import BaseModel
@@ -14,7 +15,11 @@ from sqlalchemy import Select
 from sqlalchemy.dialects.postgresql.asyncpg import PGDialect_asyncpg
 from sqlalchemy.orm import DeclarativeBase, InstrumentedAttribute
 
+P = ParamSpec("P")
 Row = dict[str, Any]
+
+# Clients choose some shapes, such as the fields they want: past this many, old ones are forgotten.
+_SHAPES = 500
 
 _DIALECT = PGDialect_asyncpg()  # type: ignore[no-untyped-call]  # SQLAlchemy leaves it untyped
 
@@ -41,6 +46,17 @@ class Compiled:
         if not values:
             return [self._bound[name] for name in self._names]
         return [values[name] if name in values else self._bound[name] for name in self._names]
+
+
+def compiled_once(query: Callable[P, Select[*tuple[Any, ...]]]) -> Callable[P, Compiled]:
+    """Decorate a query that takes only hashable arguments: each shape of it is compiled once."""
+
+    @lru_cache(maxsize=_SHAPES)
+    @wraps(query)
+    def compiled(*args: P.args, **kwargs: P.kwargs) -> Compiled:
+        return Compiled(query(*args, **kwargs))
+
+    return cast("Callable[P, Compiled]", compiled)
 
 
 class ReadPool:

@@ -42,7 +42,8 @@ def _utc(moment: datetime) -> datetime:
         raise ValueError(message) from error
 
 
-def _on_one_line(text: str) -> str:
+def on_one_line(text: str) -> str:
+    """Refuse control characters and line breaks."""
     if _CONTROL.search(text):
         message = "must not hold control characters or line breaks"
         raise ValueError(message)
@@ -57,7 +58,7 @@ Text = Annotated[str, AfterValidator(_storable)]
 Line = Annotated[
     str,
     StringConstraints(strip_whitespace=True, min_length=1, max_length=200),
-    AfterValidator(_on_one_line),
+    AfterValidator(on_one_line),
 ]
 """One short line of text: a name."""
 

@@ -161,6 +161,21 @@ class Service(ManagedProcess):
         return self._described
 
 
+def command_of(pid: int) -> str:
+    """Read the command line of a process, empty if there is none of that id."""
+    if sys.platform == "linux":
+        with contextlib.suppress(OSError):
+            return Path(f"/proc/{pid}/cmdline").read_text().replace("\0", " ")
+        return ""
+    shown = subprocess.run(  # noqa: S603 - a fixed command and a number
+        ["/bin/ps", "-ww", "-o", "command=", "-p", str(pid)],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    return shown.stdout.strip()
+
+
 def may_keep_file_access() -> bool:
     """Whether this process may hand file access to a child of another user (Linux, as root)."""
     try:

@@ -11,11 +11,10 @@ from pathlib import Path
 from pricebook.core.embedded.server import (
     EmbeddedServer,
     EmbeddedServerError,
-    command_of,
     package_folder,
 )
 from pricebook.core.folder import write_private
-from pricebook.core.spawn import Child, Identity, may_keep_file_access
+from pricebook.core.spawn import Child, Identity, command_of, may_keep_file_access
 
 _TOOL_SECONDS = 120
 # PostgreSQL refuses to run as root. These users are there already; none is made.

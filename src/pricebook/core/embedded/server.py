@@ -1,13 +1,10 @@
 """What the embedded servers share: a folder, a port and secrets that last, one child process."""
 
-import contextlib
 import json
 import os
 import secrets
 import signal
 import socket
-import subprocess
-import sys
 import time
 from abc import abstractmethod
 from importlib.util import find_spec
@@ -15,6 +12,7 @@ from pathlib import Path
 from random import SystemRandom
 
 from pricebook.core.folder import take_folder, write_private
+from pricebook.core.mendable import MendableError
 from pricebook.core.spawn import ManagedProcess
 
 _START_SECONDS = 60.0
@@ -26,8 +24,8 @@ _LOG_BYTES = 16 * 1024 * 1024
 _PORTS = range(20_000, 32_000)
 
 
-class EmbeddedServerError(Exception):
-    """An embedded server cannot run; the message says why, and what to do where that is known."""
+class EmbeddedServerError(MendableError):
+    """An embedded server cannot run."""
 
 
 class EmbeddedServer(ManagedProcess):
@@ -152,21 +150,6 @@ def package_folder(package: str) -> Path:
         message = f"the package {package} is not installed; run `make up` or `uv sync`"
         raise EmbeddedServerError(message)
     return Path(spec.origin).parent
-
-
-def command_of(pid: int) -> str:
-    """Read the command line of a process, empty if there is none of that id."""
-    if sys.platform == "linux":
-        with contextlib.suppress(OSError):
-            return Path(f"/proc/{pid}/cmdline").read_text().replace("\0", " ")
-        return ""
-    shown = subprocess.run(  # noqa: S603 - a fixed command and a number
-        ["/bin/ps", "-ww", "-o", "command=", "-p", str(pid)],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    return shown.stdout.strip()
 
 
 def _is_free(port: int) -> bool:

@@ -3,8 +3,8 @@
 import signal
 import socket
 
-from pricebook.core.embedded.server import EmbeddedServer, command_of, package_folder
-from pricebook.core.spawn import Child
+from pricebook.core.embedded.server import EmbeddedServer, package_folder
+from pricebook.core.spawn import Child, command_of
 
 _PROBE_SECONDS = 1.0
 

@@ -1,0 +1,45 @@
+"""One API process: uvicorn on a socket that its parent has opened."""
+
+import socket
+import sys
+
+import uvicorn
+
+from pricebook.core.logging import configure_logging
+from pricebook.core.settings import Settings, load_settings
+from pricebook.main import create_app
+
+# Longer than the idle time of the usual proxies (60 s), so that they close a connection first and
+# never send a request into one that is being closed.
+_KEEP_ALIVE_SECONDS = 75
+
+
+def run(settings: Settings, listening: socket.socket) -> None:
+    """Serve requests from the socket until SIGTERM or SIGINT."""
+    proxies = [str(network) for network in settings.http.trusted_proxies]
+    config = uvicorn.Config(
+        create_app(settings),
+        loop="uvloop",
+        http="httptools",
+        ws="none",
+        lifespan="on",
+        proxy_headers=bool(proxies),
+        forwarded_allow_ips=proxies,
+        server_header=False,
+        access_log=False,
+        log_config=None,
+        timeout_keep_alive=_KEEP_ALIVE_SECONDS,
+        timeout_graceful_shutdown=int(settings.stop_seconds),
+    )
+    uvicorn.Server(config).run(sockets=[listening])
+
+
+def main() -> None:
+    """Be an API process; the number of the inherited socket is the only argument."""
+    settings = load_settings()
+    configure_logging(settings.log)
+    run(settings, socket.socket(fileno=int(sys.argv[1])))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,153 @@
+"""The `pricebook` command: each command is a door, and pays only for what it opens."""
+
+import asyncio
+import sys
+from typing import Annotated
+
+import typer
+from pydantic import SecretStr, ValidationError
+
+from pricebook.core.errors import PricebookError
+from pricebook.core.mendable import MendableError
+from pricebook.core.settings import Settings, load_settings
+
+app = typer.Typer(
+    help="One price list that every shop, till, ERP and partner reads.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+
+
+@app.command()
+def up(
+    *, demo: Annotated[bool, typer.Option("--demo", help="Load a realistic price list.")] = False
+) -> None:
+    """Run everything on this machine: PostgreSQL, Valkey, API and worker, until Ctrl-C."""
+    from pricebook import up as whole
+    from pricebook.core.logging import configure_logging
+
+    settings = load_settings()
+    configure_logging(settings.log)
+    whole.up(settings, with_demo=demo)
+
+
+@app.command()
+def serve() -> None:
+    """Run the API; PRICEBOOK_PROCESSES processes share the port."""
+    from pricebook import serving
+    from pricebook.core.logging import configure_logging
+
+    settings = _settings_of_a_ready_database()
+    configure_logging(settings.log)
+    serving.serve(settings)
+
+
+@app.command()
+def worker() -> None:
+    """Run the worker."""
+    _settings_of_a_ready_database()
+    from pricebook import worker as process
+
+    process.main()
+
+
+@app.command()
+def migrate() -> None:
+    """Bring the database to the schema that this version needs."""
+    from pricebook.core import schema
+
+    settings = _settings_with_servers()
+    schema.migrate(settings)
+    typer.echo(f"The schema is at {schema.needed_head()}.")
+
+
+@app.command()
+def create_admin(
+    email: Annotated[str, typer.Option(prompt="E-mail", help="The address to log in with.")],
+    password: Annotated[
+        str,
+        typer.Option(
+            envvar="PRICEBOOK_ADMIN_PASSWORD",
+            prompt="Password",
+            hide_input=True,
+            confirmation_prompt=True,
+            help="15 characters or more; better asked for than given here.",
+        ),
+    ],
+) -> None:
+    """Make a user with the role admin."""
+    from pricebook.up import make_admin
+
+    settings = _settings_with_servers()
+    if not asyncio.run(make_admin(settings, email, SecretStr(password))):
+        typer.echo(f"There is an account for {email} already.", err=True)
+        raise typer.Exit(1)
+    typer.echo(f"Made the admin {email}.")
+
+
+@app.command()
+def openapi() -> None:
+    """Print the OpenAPI document."""
+    import json
+
+    from pricebook.main import create_app
+
+    typer.echo(json.dumps(create_app(load_settings()).openapi(), indent=2))
+
+
+@app.command()
+def doctor() -> None:
+    """Check settings, database, schema, Valkey and disk, and say what to do."""
+    from pricebook.doctor import examine
+
+    async def report() -> bool:
+        all_fine = True
+        async for finding in examine(_settings_with_servers()):
+            all_fine &= finding.is_fine
+            mark = "ok   " if finding.is_fine else "WRONG"
+            typer.echo(f"{mark}  {finding.subject:<9} {finding.text}")
+        return all_fine
+
+    if not asyncio.run(report()):
+        raise typer.Exit(1)
+
+
+@app.command(hidden=True)
+def settings_example() -> None:
+    """Print deploy/.env.example."""
+    from pricebook.core.settings_example import settings_example as example
+
+    typer.echo(example(), nl=False)
+
+
+def _settings_with_servers() -> Settings:
+    from pricebook.up import with_running_servers
+
+    return with_running_servers(load_settings())
+
+
+def _settings_of_a_ready_database() -> Settings:
+    """Return the settings, once it is sure that database and code fit together."""
+    from pricebook.core.schema import check_schema
+
+    settings = load_settings()
+    asyncio.run(check_schema(settings))
+    return settings
+
+
+def main() -> None:
+    """Run the command line; what a person can mend is said in a line, without a traceback."""
+    try:
+        app()
+    except (MendableError, PricebookError) as error:
+        typer.echo(f"pricebook: {error}", err=True)
+    except ValidationError as error:
+        for problem in error.errors():
+            name = "__".join(str(part) for part in problem["loc"]).upper()
+            typer.echo(f"pricebook: PRICEBOOK_{name}: {problem['msg']}", err=True)
+    sys.exit(1)
+
+
+if __name__ == "__main__":
+    main()

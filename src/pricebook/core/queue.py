@@ -1,0 +1,66 @@
+"""The only door to arq: how jobs travel over Valkey, which may vanish and return."""
+
+from collections.abc import Callable
+from typing import Any
+
+import orjson
+import structlog
+from arq.connections import RedisSettings
+from redis.asyncio.retry import Retry
+from redis.backoff import ExponentialBackoff
+from redis.exceptions import ConnectionError as ValkeyConnectionError
+from redis.exceptions import RedisError
+from redis.exceptions import TimeoutError as ValkeyTimeoutError
+
+from pricebook.core.settings import Settings
+
+FOREVER = -1
+
+log = structlog.get_logger(__name__)
+
+
+def serialize(job: dict[str, Any]) -> bytes:
+    """Write a job as JSON; what JSON has no form for, such as an exception, by its repr."""
+    return orjson.dumps(job, default=repr)
+
+
+def deserialize(job: bytes) -> dict[str, Any]:
+    """Read a job that `serialize` wrote."""
+    return dict(orjson.loads(job))
+
+
+def worker_connection(settings: Settings) -> RedisSettings:
+    """Connect patiently: without it arq's worker ends with the first moment of an outage."""
+    if settings.redis_url is None:
+        message = "PRICEBOOK_REDIS_URL is not set"
+        raise RuntimeError(message)
+    connection = RedisSettings.from_dsn(settings.redis_url.get_secret_value())
+    connection.retry = _LoggedRetry(ExponentialBackoff(cap=1, base=0.1), FOREVER)
+    connection.retry_on_error = [ValkeyConnectionError, ValkeyTimeoutError]
+    connection.retry_on_timeout = True
+    return connection
+
+
+class _LoggedRetry(Retry):
+    """Says once for each outage that Valkey is away, and once that it is back."""
+
+    __slots__ = ("_is_away",)
+
+    def __init__(self, backoff: ExponentialBackoff, retries: int) -> None:
+        super().__init__(backoff, retries)
+        self._is_away = False
+
+    async def call_with_retry(
+        self, do: Callable[[], Any], fail: Callable[[RedisError], Any]
+    ) -> Any:  # noqa: ANN401 - whatever the call returns
+        async def fail_loudly(error: RedisError) -> None:
+            if not self._is_away:
+                log.warning("valkey is away", error=type(error).__name__)
+            self._is_away = True
+            await fail(error)
+
+        result = await super().call_with_retry(do, fail_loudly)
+        if self._is_away:
+            log.info("valkey is back")
+        self._is_away = False
+        return result

@@ -1,0 +1,148 @@
+"""The database's schema: which head it has, which one this code needs, and how to get there."""
+
+import asyncio
+from pathlib import Path
+
+import asyncpg
+from alembic import command
+from alembic.config import Config
+from alembic.script import ScriptDirectory
+from sqlalchemy import Connection, pool, text
+from sqlalchemy.ext.asyncio import create_async_engine
+
+from pricebook.core.mendable import MendableError
+from pricebook.core.settings import Settings
+
+_CONNECT_SECONDS = 5.0
+# Two `pricebook migrate` at once wait for each other on this lock. An arbitrary number of ours.
+_MIGRATION_LOCK = 7_427_423_665
+
+
+class SchemaError(MendableError):
+    """The schema is not the one that this code needs."""
+
+
+class DatabaseAwayError(MendableError):
+    """The database cannot be asked."""
+
+
+def migrate(settings: Settings) -> None:
+    """Bring the database to the head that this code needs."""
+    if asyncio.run(current_head(settings)) != needed_head():
+        asyncio.run(_migrate(settings))
+
+
+def needed_head() -> str | None:
+    """Return the newest revision of the migrations."""
+    return ScriptDirectory.from_config(_alembic()).get_current_head()
+
+
+async def current_head(settings: Settings) -> str | None:
+    """Ask the database for its revision; None if it has never been migrated.
+
+    Raises:
+        DatabaseAwayError: It cannot be reached, or refuses.
+
+    """
+    connection = await connect(settings)
+    try:
+        head: str | None = await connection.fetchval("SELECT version_num FROM alembic_version")
+    except asyncpg.UndefinedTableError:
+        return None
+    else:
+        return head
+    finally:
+        await connection.close()
+
+
+async def connect(settings: Settings) -> asyncpg.Connection:
+    """Connect once, outside the pools.
+
+    Raises:
+        DatabaseAwayError: It cannot be reached, or refuses.
+
+    """
+    url = _database_url(settings).replace("+asyncpg", "")
+    try:
+        return await asyncpg.connect(url, timeout=_CONNECT_SECONDS)
+    except asyncpg.InvalidAuthorizationSpecificationError as error:
+        message = f"{error}: correct user and password in PRICEBOOK_DATABASE_URL"
+        raise DatabaseAwayError(message) from error
+    except (OSError, ValueError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
+        message = f"{error or 'no answer'}: start PostgreSQL, or correct PRICEBOOK_DATABASE_URL"
+        raise DatabaseAwayError(message) from error
+
+
+async def check_schema(settings: Settings) -> None:
+    """Make sure that database and code fit together.
+
+    Raises:
+        SchemaError: They do not.
+        DatabaseAwayError: It cannot be reached, or refuses.
+
+    """
+    current, needed = await current_head(settings), needed_head()
+    if current == needed:
+        return
+    if current is None:
+        message = "the database has no tables yet: run `pricebook migrate`"
+    elif _is_known(current):
+        message = f"the schema is at {current}, not at {needed}: run `pricebook migrate`"
+    else:
+        message = (
+            f"the schema is at {current}, which this Pricebook does not know: "
+            "run the newer Pricebook that made it, and `pricebook migrate` there"
+        )
+    raise SchemaError(message)
+
+
+async def _migrate(settings: Settings) -> None:
+    engine = create_async_engine(_database_url(settings), poolclass=pool.NullPool)
+    try:
+        async with engine.connect() as connection:
+            await connection.execute(
+                text("SELECT pg_advisory_lock(:key)"), {"key": _MIGRATION_LOCK}
+            )
+            await connection.commit()
+            await connection.run_sync(_upgrade)
+    finally:
+        await engine.dispose()
+
+
+def _upgrade(connection: Connection) -> None:
+    config = _alembic()
+    config.attributes["connection"] = connection
+    command.upgrade(config, "head")
+
+
+def _is_known(revision: str) -> bool:
+    return any(
+        script.revision == revision
+        for script in ScriptDirectory.from_config(_alembic()).walk_revisions()
+    )
+
+
+def _alembic() -> Config:
+    config = Config()
+    config.set_main_option("script_location", str(_migrations()).replace("%", "%%"))
+    config.attributes["quiet"] = True
+    return config
+
+
+def _migrations() -> Path:
+    """Find the migrations: beside the sources, or where the process was started."""
+    for root in (Path(__file__).parents[3], Path.cwd()):
+        if (root / "migrations" / "env.py").exists():
+            return root / "migrations"
+    message = "no folder `migrations`: start Pricebook in the folder that holds it"
+    raise SchemaError(message)
+
+
+def _database_url(settings: Settings) -> str:
+    if settings.database_url is None:
+        message = (
+            "no database to talk to: set PRICEBOOK_DATABASE_URL and PRICEBOOK_REDIS_URL, "
+            "or start `pricebook up` first"
+        )
+        raise DatabaseAwayError(message)
+    return settings.database_url.get_secret_value()

@@ -1,0 +1,232 @@
+"""`pricebook up`: the whole of Pricebook on one machine, until told to stop."""
+
+import asyncio
+import http.client
+import json
+import os
+import secrets
+import signal
+import sys
+import time
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import typer
+from pydantic import SecretStr
+
+from pricebook import demo
+from pricebook.core.database import open_database
+from pricebook.core.embedded import Postgres, Valkey
+from pricebook.core.folder import take_folder, write_private
+from pricebook.core.mendable import MendableError
+from pricebook.core.processes import Supervisor
+from pricebook.core.schema import migrate
+from pricebook.core.settings import Settings
+from pricebook.core.spawn import Child, Service, command_of
+from pricebook.serving import api_services, listen, url_of
+from pricebook.users.service import ensure_admin
+
+# All has stopped within 10 s: the API first, then the worker, Valkey and PostgreSQL. By these
+# moments each is killed if it has not ended.
+_API_STOPPED_BY_SECONDS = 4.5
+_WORKER_STOPPED_BY_SECONDS = 8.0
+_VALKEY_STOPPED_BY_SECONDS = 8.5
+_POSTGRES_STOPPED_BY_SECONDS = 9.5
+_LONGEST_STOP_SECONDS = 3.0
+
+_READY_SECONDS = 60.0
+
+
+class CannotStartError(MendableError):
+    """Something is not up that has to be."""
+
+
+@dataclass(frozen=True)
+class RunFile:
+    """`run.json`, which tells scripts where everything is and which processes do the work."""
+
+    path: Path
+    url: str
+    api: Sequence[Service]
+    workers: Sequence[Service]
+    database_url: str
+    redis_url: str
+
+    def write(self) -> None:
+        """Write it whole, for its owner alone: the URLs hold passwords."""
+        content = {
+            "api": {"url": self.url, "pids": [service.pid for service in self.api]},
+            "worker": {"pids": [service.pid for service in self.workers]},
+            "database_url": self.database_url,
+            "redis_url": self.redis_url,
+        }
+        write_private(self.path, json.dumps(content, indent=2) + "\n")
+
+
+def up(settings: Settings, *, with_demo: bool) -> None:
+    """Start everything, say how to log in, and keep it running."""
+    folder = settings.data_dir.absolute()
+    folder.mkdir(parents=True, exist_ok=True)
+    lock = take_folder(folder)
+    run_path = folder / "run.json"
+    _end_leftovers(run_path)
+    try:
+        _run(settings, run_path, with_demo=with_demo)
+    except KeyboardInterrupt:
+        _say("Stopped before it was up.")
+    finally:
+        run_path.unlink(missing_ok=True)
+        os.close(lock)
+
+
+def with_running_servers(settings: Settings) -> Settings:
+    """Return settings that name the servers of the `up` that runs, if they name no others."""
+    run_path = settings.data_dir / "run.json"
+    if not settings.is_embedded or not run_path.exists():
+        return settings
+    running = json.loads(run_path.read_text())
+    return _naming(settings, running["database_url"], running["redis_url"])
+
+
+def _run(settings: Settings, run_path: Path, *, with_demo: bool) -> None:
+    with listen(settings.host, settings.port) as listening, Supervisor() as supervisor:
+        settings = _start_servers(settings, supervisor)
+        migrate(settings)
+        made_password = _make_first_admin(settings)
+        if with_demo:
+            _say(f"Loaded {asyncio.run(demo.load(settings)):,} demo items.")
+        env = _environment(settings)
+        workers = [Service("worker", _worker(env))]
+        api = api_services(settings, listening, env)
+        supervisor.add(*workers, stopped_by_seconds=_WORKER_STOPPED_BY_SECONDS)
+        supervisor.add(*api, stopped_by_seconds=_API_STOPPED_BY_SECONDS)
+        run_file = RunFile(
+            run_path,
+            url_of(listening),
+            api,
+            workers,
+            _plain(settings.database_url),
+            _plain(settings.redis_url),
+        )
+        supervisor.on_change = run_file.write
+        supervisor.launch()
+        _wait_until_served(run_file)
+        _greet(settings, run_file, made_password)
+        supervisor.run()
+        listening.close()
+        _say("Stopping …")
+    _say("Stopped.")
+
+
+def _start_servers(settings: Settings, supervisor: Supervisor) -> Settings:
+    """Start PostgreSQL and Valkey, unless the settings name others."""
+    if not settings.is_embedded:
+        return settings
+    postgres, valkey = Postgres(settings.data_dir), Valkey(settings.data_dir)
+    supervisor.add(postgres, stopped_by_seconds=_POSTGRES_STOPPED_BY_SECONDS)
+    supervisor.add(valkey, stopped_by_seconds=_VALKEY_STOPPED_BY_SECONDS)
+    postgres.start()
+    valkey.start()
+    return _naming(settings, postgres.url, valkey.url)
+
+
+def _naming(settings: Settings, database_url: str, redis_url: str) -> Settings:
+    named = Settings(database_url=SecretStr(database_url), redis_url=SecretStr(redis_url))
+    servers = {"database_url": named.database_url, "redis_url": named.redis_url}
+    return settings.model_copy(update=servers)
+
+
+def _plain(url: SecretStr | None) -> str:
+    """Spell a URL as every client knows it."""
+    return url.get_secret_value().replace("+asyncpg", "") if url else ""
+
+
+def _make_first_admin(settings: Settings) -> SecretStr | None:
+    """Make the admin if there is none, and return the password if it was made up here."""
+    password = settings.admin_password or SecretStr(secrets.token_urlsafe(18))
+    is_new = asyncio.run(make_admin(settings, settings.admin_email, password))
+    return password if is_new and settings.admin_password is None else None
+
+
+async def make_admin(settings: Settings, email: str, password: SecretStr) -> bool:
+    """Make an admin, and tell whether the address was new."""
+    async with (
+        open_database(settings, "pricebook-admin") as database,
+        database.sessions.begin() as session,
+    ):
+        return await ensure_admin(session, email, password)
+
+
+def _environment(settings: Settings) -> dict[str, str]:
+    """Give the children what they need, and not the admin's password."""
+    env = {name: value for name, value in os.environ.items() if name != "PRICEBOOK_ADMIN_PASSWORD"}
+    return env | {
+        "PRICEBOOK_DATABASE_URL": _plain(settings.database_url),
+        "PRICEBOOK_REDIS_URL": _plain(settings.redis_url),
+        "PRICEBOOK_STOP_SECONDS": str(min(settings.stop_seconds, _LONGEST_STOP_SECONDS)),
+    }
+
+
+def _worker(env: dict[str, str]) -> Child:
+    return Child(command=(sys.executable, "-m", "pricebook.worker"), env=env)
+
+
+def _end_leftovers(run_path: Path) -> None:
+    """End what a killed `up` left behind; its database is gone, so it has nothing to finish."""
+    try:
+        run = json.loads(run_path.read_text())
+    except FileNotFoundError:
+        return
+    for pid in (*run["api"]["pids"], *run["worker"]["pids"]):
+        while "-m pricebook." in command_of(pid):
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+            time.sleep(0.02)
+
+
+def _wait_until_served(run_file: RunFile) -> None:
+    deadline = time.monotonic() + _READY_SECONDS
+    while not _answers(run_file.url):
+        for service in (*run_file.api, *run_file.workers):
+            if not service.is_alive():
+                message = f"the {service.name} process ended at once; its last lines say why"
+                raise CannotStartError(message)
+        if time.monotonic() > deadline:
+            message = f"the API does not answer within {_READY_SECONDS:.0f} s"
+            raise CannotStartError(message)
+        time.sleep(0.05)
+
+
+def _answers(url: str) -> bool:
+    connection = http.client.HTTPConnection(urlsplit(url).netloc, timeout=1)
+    try:
+        connection.request("GET", "/ping")
+        return connection.getresponse().status == http.HTTPStatus.OK
+    except OSError:
+        return False
+    finally:
+        connection.close()
+
+
+def _greet(settings: Settings, run_file: RunFile, made_password: SecretStr | None) -> None:
+    password = "the one you set" if settings.admin_password else "shown at the first start"
+    if made_password is not None:
+        password = f"{made_password.get_secret_value()}  (shown only this once)"
+    _say(
+        f"\nPricebook is up.\n\n"
+        f"  API       {run_file.url}/v1\n"
+        f"  Docs      {run_file.url}/docs\n"
+        f"  Log in    {settings.admin_email}\n"
+        f"  Password  {password}\n"
+        f"  Data      {settings.data_dir.absolute()}\n\n"
+        f"Ctrl-C stops it."
+    )
+
+
+def _say(text: str) -> None:
+    """Tell the person at the terminal, if it is still there."""
+    with suppress(OSError):
+        typer.echo(text)
