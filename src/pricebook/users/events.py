@@ -1,0 +1,45 @@
+"""What happens to users. Payloads name no person and hold no secret."""
+
+from typing import ClassVar
+from uuid import UUID
+
+from pricebook.core.outbox import Event
+
+
+class UserEvent(Event):
+    """Something happened to a user."""
+
+    subject: ClassVar[str] = "user_id"
+    user_id: UUID
+
+
+class UserCreated(UserEvent):
+    """A user was made."""
+
+    type: ClassVar[str] = "user.created"
+    role: str
+
+
+class UserUpdated(UserEvent):
+    """The named fields of a user changed."""
+
+    type: ClassVar[str] = "user.updated"
+    changed: list[str]
+
+
+class UserDisabled(UserEvent):
+    """A user was shut out."""
+
+    type: ClassVar[str] = "user.disabled"
+
+
+class UserDeleted(UserEvent):
+    """A user was deleted, with all sessions and API keys."""
+
+    type: ClassVar[str] = "user.deleted"
+
+
+class UserPasswordChanged(UserEvent):
+    """A user's password changed."""
+
+    type: ClassVar[str] = "user.password_changed"
