@@ -1,0 +1,1 @@
+"""Who is calling: log-ins, the sessions they open, and API keys."""

@@ -1,0 +1,23 @@
+"""What can be refused about log-ins, sessions and API keys."""
+
+from pricebook.core.errors import Conflict, Invalid, NotFound, Unauthenticated
+
+
+class LogInFailed(Unauthenticated):
+    """No user has this e-mail address and this password."""
+
+
+class SessionNotFound(NotFound):
+    """You have no such session."""
+
+
+class ApiKeyNotFound(NotFound):
+    """You have no such API key."""
+
+
+class TooManyApiKeys(Conflict):
+    """You have as many API keys as one person may have; revoke one first."""
+
+
+class ExpiryPast(Invalid):
+    """The expiry must lie ahead."""

@@ -1,0 +1,67 @@
+"""The tables of what people and systems show to be let in; tokens are stored as digests only."""
+
+from datetime import datetime
+from uuid import UUID
+
+from sqlalchemy import ARRAY, CheckConstraint, ForeignKey, Index, Text, func
+from sqlalchemy.orm import Mapped, mapped_column
+
+from pricebook.core.database import Base
+from pricebook.users.models import User
+
+
+class Session(Base):
+    """A log-in. It ends at its time, by deletion, or with the epoch of its user's credentials."""
+
+    __tablename__ = "sessions"
+    __table_args__ = (
+        Index("uq_sessions_token_digest", "token_digest", unique=True),
+        Index("ix_sessions_user_id", "user_id", "id"),
+        Index("ix_sessions_expires_at", "expires_at"),
+    )
+
+    id: Mapped[UUID] = mapped_column(primary_key=True, server_default=func.uuidv7())
+    user_id: Mapped[UUID] = mapped_column(ForeignKey(User.id, ondelete="CASCADE"))
+    token_digest: Mapped[bytes]
+    credentials_epoch: Mapped[int]
+    address: Mapped[str]
+    user_agent: Mapped[str | None]
+    created_at: Mapped[datetime] = mapped_column(server_default=func.now())
+    last_used_at: Mapped[datetime] = mapped_column(server_default=func.now())
+    expires_at: Mapped[datetime]
+
+
+class ApiKey(Base):
+    """A key that a person made for a system."""
+
+    __tablename__ = "api_keys"
+    __table_args__ = (
+        CheckConstraint("length(name) BETWEEN 1 AND 200", name="name"),
+        CheckConstraint(
+            "cardinality(scopes) > 0 AND scopes <@ "
+            "ARRAY['items:read', 'items:write', 'users:read', 'users:write']",
+            name="scopes",
+        ),
+        Index("uq_api_keys_token_digest", "token_digest", unique=True),
+        Index("ix_api_keys_user_id", "user_id", "id"),
+        Index("ix_api_keys_expires_at", "expires_at"),
+    )
+
+    id: Mapped[UUID] = mapped_column(primary_key=True, server_default=func.uuidv7())
+    user_id: Mapped[UUID] = mapped_column(ForeignKey(User.id, ondelete="CASCADE"))
+    token_digest: Mapped[bytes]
+    name: Mapped[str]
+    scopes: Mapped[list[str]] = mapped_column(ARRAY(Text))
+    created_at: Mapped[datetime] = mapped_column(server_default=func.now())
+    last_used_at: Mapped[datetime | None]
+    expires_at: Mapped[datetime | None]
+
+
+class KnownNetwork(Base):
+    """A network that someone has logged in from: strangers' failures elsewhere do not close it."""
+
+    __tablename__ = "known_networks"
+
+    user_id: Mapped[UUID] = mapped_column(ForeignKey(User.id, ondelete="CASCADE"), primary_key=True)
+    network: Mapped[str] = mapped_column(primary_key=True)
+    last_login_at: Mapped[datetime] = mapped_column(server_default=func.now())

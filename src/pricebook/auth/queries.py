@@ -1,0 +1,168 @@
+"""Selects and statements over sessions, API keys and the accounts they belong to."""
+
+from collections.abc import Collection
+from datetime import timedelta
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy import (
+    ColumnElement,
+    Delete,
+    Select,
+    Update,
+    bindparam,
+    delete,
+    func,
+    or_,
+    select,
+    update,
+)
+from sqlalchemy.dialects.postgresql import Insert, insert
+
+from pricebook.auth.models import ApiKey, KnownNetwork, Session
+from pricebook.auth.schemas import ApiKeyOut, Listing, SessionOut
+from pricebook.core.reading import columns_of
+from pricebook.users.models import User
+
+_USE_IS_STAMPED_EVERY = timedelta(minutes=1)
+_NETWORK_IS_KNOWN_FOR = timedelta(days=365)
+_NETWORK_IS_STAMPED_EVERY = timedelta(days=1)
+
+Credential = type[Session] | type[ApiKey]
+
+
+def _is_of_present_epoch() -> ColumnElement[bool]:
+    """Whether no change of the user's credentials has ended the session."""
+    return or_(
+        Session.credentials_epoch == User.credentials_epoch, Session.id == User.kept_session_id
+    )
+
+
+def _has_time_left(credential: Credential) -> ColumnElement[bool]:
+    return or_(credential.expires_at.is_(None), credential.expires_at > func.now())
+
+
+def _caller_by(credential: Credential) -> Select[*tuple[Any, ...]]:
+    """Select who calls with the credential of `:digest`, and whether its use is to be stamped."""
+    stamped_since = func.now() - _USE_IS_STAMPED_EVERY
+    return (
+        select(
+            credential.id.label("credential_id"),
+            User.id.label("user_id"),
+            User.role,
+            func.coalesce(credential.last_used_at < stamped_since, True).label("is_unstamped"),
+        )
+        .join(User, User.id == credential.user_id)
+        .where(
+            credential.token_digest == bindparam("digest"),
+            _has_time_left(credential),
+            User.disabled_at.is_(None),
+        )
+    )
+
+
+def caller_by_session() -> Select[*tuple[Any, ...]]:
+    """Select who calls with the session of `:digest`."""
+    return _caller_by(Session).where(_is_of_present_epoch())
+
+
+def caller_by_api_key() -> Select[*tuple[Any, ...]]:
+    """Select who calls with the API key of `:digest`, and its scopes."""
+    return _caller_by(ApiKey).add_columns(ApiKey.scopes)
+
+
+def account() -> Select[*tuple[Any, ...]]:
+    """Select what a log-in to `:email` from `:network` is checked against."""
+    known = select(KnownNetwork).where(
+        KnownNetwork.user_id == User.id, KnownNetwork.network == bindparam("network")
+    )
+    return select(
+        User.id,
+        User.hashed_password,
+        User.credentials_epoch,
+        User.disabled_at,
+        known.exists().label("is_known_network"),
+    ).where(func.lower(User.email) == func.lower(bindparam("email")))
+
+
+def upgraded_hash(user_id: UUID, old: str, new: str) -> Update:
+    """Replace an outdated hash, unless the password has changed; the user stays the same."""
+    unchanged = update(User).where(User.id == user_id, User.hashed_password == old)
+    return unchanged.values(hashed_password=new, updated_at=User.updated_at)
+
+
+def remembered_network(user_id: UUID, network: str) -> Insert:
+    """Remember that someone logged in from a network; at most one write a day."""
+    row = insert(KnownNetwork).values(user_id=user_id, network=network)
+    return row.on_conflict_do_update(
+        index_elements=[KnownNetwork.user_id, KnownNetwork.network],
+        set_={"last_login_at": func.now()},
+        where=KnownNetwork.last_login_at < func.now() - _NETWORK_IS_STAMPED_EVERY,
+    )
+
+
+def stamped_use(credential: Credential, ids: Collection[UUID]) -> Update:
+    """Stamp credentials as used now; one that another process is stamping is passed over."""
+    stamped_since = func.now() - _USE_IS_STAMPED_EVERY
+    unstamped = func.coalesce(credential.last_used_at < stamped_since, True)
+    chosen = select(credential.id).where(credential.id.in_(ids), unstamped)
+    return (
+        update(credential)
+        .where(credential.id.in_(chosen.with_for_update(skip_locked=True)))
+        .values(last_used_at=func.now())
+    )
+
+
+def sessions_of(user_id: UUID, current: UUID) -> Select[*tuple[Any, ...]]:
+    """Select what `SessionOut` shows of someone's sessions."""
+    shown = [name for name in SessionOut.model_fields if name != "is_current"]
+    return (
+        select(*columns_of(SessionOut, Session, shown), (Session.id == current).label("is_current"))
+        .join(User, User.id == Session.user_id)
+        .where(User.id == user_id, _has_time_left(Session), _is_of_present_epoch())
+    )
+
+
+def api_keys_of(user_id: UUID) -> Select[*tuple[Any, ...]]:
+    """Select what `ApiKeyOut` shows of someone's API keys."""
+    shown = select(*columns_of(ApiKeyOut, ApiKey))
+    return shown.where(ApiKey.user_id == user_id, _has_time_left(ApiKey))
+
+
+def page_of(
+    rows: Select[*tuple[Any, ...]], credential: Credential, listing: Listing, before: UUID | None
+) -> Select[*tuple[Any, ...]]:
+    """Select one page of `rows`, newest first, and one more to tell whether another follows."""
+    page = rows if before is None else rows.where(credential.id < before)
+    return page.order_by(credential.id.desc()).limit(listing.limit + 1)
+
+
+def live_api_keys(user_id: UUID) -> Select[int]:
+    """Count someone's API keys."""
+    keys = select(func.count()).select_from(ApiKey)
+    return keys.where(ApiKey.user_id == user_id, _has_time_left(ApiKey))
+
+
+def without_session(user_id: UUID, session_id: UUID) -> Delete:
+    """Delete one of someone's sessions."""
+    return delete(Session).where(Session.user_id == user_id, Session.id == session_id)
+
+
+def without_other_sessions(user_id: UUID, current: UUID) -> Delete:
+    """Delete someone's sessions but one."""
+    return delete(Session).where(Session.user_id == user_id, Session.id != current)
+
+
+def without_api_key(user_id: UUID, api_key_id: UUID) -> Delete:
+    """Delete one of someone's API keys."""
+    return delete(ApiKey).where(ApiKey.user_id == user_id, ApiKey.id == api_key_id)
+
+
+def without_ended() -> tuple[Delete, ...]:
+    """Delete what has ended: sessions, API keys, and networks long unused."""
+    over = or_(Session.expires_at <= func.now(), ~_is_of_present_epoch())
+    return (
+        delete(Session).where(Session.user_id == User.id, over),
+        delete(ApiKey).where(ApiKey.expires_at <= func.now()),
+        delete(KnownNetwork).where(KnownNetwork.last_login_at < func.now() - _NETWORK_IS_KNOWN_FOR),
+    )
