@@ -1,0 +1,1 @@
+"""Items: what is sold, under which SKU, at which price."""
