@@ -65,6 +65,8 @@ def _lifespan(settings: Settings) -> Lifespan:
             app.state.hasher = PasswordHasher(settings.auth)
             app.state.authenticate = make_authenticator(database, settings)
             yield
+            await app.state.authenticate.close()
+            app.state.hasher.close()
 
     return lifespan
 
