@@ -3,12 +3,16 @@
 from fastapi import FastAPI
 
 from pricebook.auth import routes as auth
-from pricebook.core.problems import Problem
 from pricebook.items import routes as items
 from pricebook.system import routes as system
 from pricebook.users import routes as users
 
-_PROBLEM = {"model": Problem, "content": {"application/problem+json": {}}}
+TAGS = [
+    {"name": "items", "description": "What is sold, and for how much."},
+    {"name": "auth", "description": "Logging in and out, sessions and API keys."},
+    {"name": "users", "description": "The people who keep and read the list."},
+    {"name": "system", "description": "Whether the service lives, and whether it can answer."},
+]
 
 
 def include_routers(app: FastAPI) -> None:
@@ -19,3 +23,6 @@ def include_routers(app: FastAPI) -> None:
     app.include_router(auth.api_keys, prefix="/v1")
     app.include_router(users.router, prefix="/v1")
     app.include_router(system.router)
+    app.mount("/assets", system.assets)
+    if app.state.settings.http.docs:
+        app.include_router(system.docs)

@@ -6,31 +6,47 @@ from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppres
 
 from fastapi import FastAPI
 from redis.asyncio import Redis
-from starlette.middleware.cors import CORSMiddleware
 
-from pricebook.api import include_routers
+from pricebook.api import TAGS, include_routers
 from pricebook.auth.service import make_authenticator
 from pricebook.core.database import open_database
 from pricebook.core.middleware import RequestMiddleware
+from pricebook.core.openapi import DocumentedApp
 from pricebook.core.problems import install_problems
 from pricebook.core.rate_limits import RateLimiter
 from pricebook.core.route_table import RouteTable
 from pricebook.core.security import PasswordHasher
 from pricebook.core.settings import Settings
+from pricebook.system.service import HealthMonitor
+
+DESCRIPTION = """
+Log in with `POST /v1/auth/token`, or make an API key, and send either as `Authorization: Bearer …`.
+
+* **Errors** are `application/problem+json` (RFC 9457). Their `type` is stable; their `request_id`
+  stands in the `X-Request-ID` header and in the service's log.
+* **Money** is a decimal string, never a float. Times are RFC 3339, in UTC.
+* **Lists** answer `{"items": […], "next_cursor": …}`, and `Link: rel="next"` while there is more.
+* **`Idempotency-Key`** on a POST makes its repeat harmless: it gets the first answer again.
+* **`ETag`** names the version of an item. `If-None-Match` saves reading it again; `If-Match` keeps
+  a change from overwriting another's.
+* **`RateLimit`** tells how many requests are left; past them comes 429 with `Retry-After`.
+"""
 
 Lifespan = Callable[[FastAPI], AbstractAsyncContextManager[None]]
 
 
 def create_app(settings: Settings) -> FastAPI:
     """Make the application; it connects to nothing before its lifespan begins."""
-    app = FastAPI(
+    app = DocumentedApp(
         title="Pricebook",
         version="1",
         summary="One price list that every shop, till, ERP and partner reads.",
+        description=DESCRIPTION,
+        openapi_tags=TAGS,
+        generate_unique_id_function=lambda route: route.name,
         lifespan=_lifespan(settings),
-        docs_url=None,
-        redoc_url=None,
-        openapi_url="/openapi.json" if settings.http.docs else None,
+        # `system` serves the document, and a page for it that needs no other server.
+        openapi_url=None,
         root_path=settings.http.root_path,
         redirect_slashes=False,
         telemetry={"tracing": False, "metrics": False, "logs": False, "operation_spans": False},
@@ -39,14 +55,6 @@ def create_app(settings: Settings) -> FastAPI:
     install_problems(app)
     include_routers(app)
     app.state.route_table = RouteTable(app)
-    if settings.http.cors_origins:
-        app.add_middleware(
-            CORSMiddleware,
-            allow_origins=settings.http.cors_origins,
-            allow_methods=["*"],
-            allow_headers=["Authorization", "Content-Type", "If-Match", "Idempotency-Key"],
-            expose_headers=["ETag", "Link", "Location", "X-Request-ID", "X-Total-Count"],
-        )
     app.add_middleware(RequestMiddleware, settings.http, access_log=settings.log.access)
     return app
 
@@ -62,6 +70,7 @@ def _lifespan(settings: Settings) -> Lifespan:
             app.state.database = database
             app.state.valkey = valkey
             app.state.limiter = limiter
+            app.state.health = HealthMonitor(database, valkey)
             app.state.hasher = PasswordHasher(settings.auth)
             app.state.authenticate = make_authenticator(database, settings)
             yield

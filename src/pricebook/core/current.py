@@ -65,14 +65,17 @@ def client_network(request: Request) -> str:
         address = ip_address(client_address(request))
     except ValueError:
         return "unknown"
+    # A socket that serves both protocols writes an IPv4 address as ::ffff:192.0.2.1.
+    address = getattr(address, "ipv4_mapped", None) or address
     return str(ip_network((address, 64), strict=False)) if address.version == 6 else str(address)  # noqa: PLR2004 - the protocol's number
 
 
 async def identify(request: Request) -> Principal | None:
-    """Return the caller, or None without credentials; asks once a request.
+    """Return the caller, or None without credentials; asks, and counts, once a request.
 
     Raises:
         CredentialsInvalid: There is a token, but it is not valid.
+        TooManyRequests: The caller's limit is used up.
 
     """
     known: Principal | None = getattr(request.state, "principal", None)
@@ -84,6 +87,7 @@ async def identify(request: Request) -> Principal | None:
     if principal is None:
         limiter(request).count_network(client_network(request))
         raise CredentialsInvalid
+    limiter(request).count_credential(principal.credential_id)
     request.state.principal = principal
     if context := current_context():
         context.user_id = principal.user_id
@@ -120,7 +124,6 @@ class Guard(OAuth2PasswordBearer):
         if principal is None:
             limiter(request).count_network(client_network(request))
             raise CredentialsMissing
-        limiter(request).count_credential(principal.credential_id)
         if self._person and not principal.is_person:
             raise PersonRequired
         if not principal.role.includes(self._role):

@@ -150,7 +150,10 @@ def _is_passing(error: BaseException) -> bool:
         return True
     if isinstance(error, asyncpg.InterfaceError):
         return is_closed(error)
-    return isinstance(error, (OSError, TimeoutError, exc.TimeoutError))
+    if isinstance(error, OSError):
+        # One that names a file is about that file, not about the network.
+        return error.filename is None
+    return isinstance(error, exc.TimeoutError)
 
 
 def violated(error: exc.IntegrityError) -> str | None:

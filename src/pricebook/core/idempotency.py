@@ -58,7 +58,7 @@ class StoredAnswer(Base):
     expires_at: Mapped[datetime]
 
 
-class AnswerRepeated(Exception):  # noqa: N818 - not an error: it carries the stored answer out
+class AnswerRepeated(Exception):
     """Ends a repeated request with the answer of the first."""
 
     def __init__(self, response: Response) -> None:
@@ -121,8 +121,7 @@ async def claim_key(
     )
     if not await _lock(claim):
         raise IdempotencyKeyInUse
-    stored = await session.get(StoredAnswer, (claim.credential_id, key_digest))
-    if stored is not None:
+    if stored := await _find_answer(claim):
         raise AnswerRepeated(_repeat(claim, stored))
     request.state.claim = claim
 
@@ -156,8 +155,9 @@ async def prune(session: AsyncSession) -> int:
 
 
 async def _digest(request: Request) -> bytes:
-    head = orjson.dumps([request.method, request.url.path, request.url.query])
-    return hashlib.sha256(head + b"\n" + await request.body()).digest()
+    target = request.scope["path"].encode() + b"?" + request.scope["query_string"]
+    sent = b"%s %s\n%s" % (request.method.encode(), target, await request.body())
+    return hashlib.sha256(sent).digest()
 
 
 def _secret(token: str, key: str) -> bytes:
@@ -172,6 +172,23 @@ async def _lock(claim: Claim) -> bool:
     name = hashlib.sha256(claim.credential_id.bytes + claim.key_digest).digest()
     number = int.from_bytes(name[:8], signed=True)
     return bool(await claim.session.scalar(_TRY_LOCK, {"number": number}))
+
+
+async def _find_answer(claim: Claim) -> StoredAnswer | None:
+    """Return the answer kept under the claimed key; one past its time is forgotten here."""
+    query = select(StoredAnswer, StoredAnswer.expires_at <= func.now()).where(
+        StoredAnswer.credential_id == claim.credential_id,
+        StoredAnswer.key_digest == claim.key_digest,
+    )
+    found = (await claim.session.execute(query)).one_or_none()
+    if found is None:
+        return None
+    stored, is_over = found
+    if not is_over:
+        return stored
+    await claim.session.delete(stored)
+    await claim.session.flush()
+    return None
 
 
 def _repeat(claim: Claim, stored: StoredAnswer) -> Response:

@@ -12,12 +12,16 @@ import structlog
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from pricebook.core.context import RequestContext, enter_context
+from pricebook.core.cors import Cors
 from pricebook.core.database import is_outage
 from pricebook.core.errors import PricebookError, TooLarge, Unavailable, UnsupportedMediaType
 from pricebook.core.problems import InternalError, problem
 from pricebook.core.settings import HttpSettings
 
 _SANE_ID = re.compile(r"[A-Za-z0-9._:-]{8,128}")
+
+# An orchestrator that gets no answer here ends the process, which helps nobody in a rush.
+_ANSWERED_IN_A_RUSH = ("/health/live", "/ping")
 
 # OWASP's recommendations for an API; a page that needs more sets its own.
 SECURITY_HEADERS: Final = (
@@ -41,6 +45,10 @@ class RequestMiddleware:
         self._settings = settings
         self._access_log = access_log
         self._under_way = 0
+        # Around the net for errors too, so that a page may read why it was refused.
+        self._serve: ASGIApp = self._catch
+        if settings.cors_origins:
+            self._serve = Cors(self._catch, settings.cors_origins)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request."""
@@ -51,50 +59,70 @@ class RequestMiddleware:
         enter_context(exchange.context)
         self._under_way += 1
         try:
-            if refusal := self._refusal(exchange):
-                await exchange.refuse(refusal)
-            else:
-                await self._serve(exchange)
+            await self._serve(exchange.scope, exchange.receive, exchange.send)
         finally:
             self._under_way -= 1
             if self._access_log:
                 exchange.log()
 
-    def _refusal(self, exchange: "_Exchange") -> PricebookError | None:
-        """Say what can be refused before anything is read."""
-        if self._under_way > self._settings.max_concurrent_requests:
-            return Unavailable("Too many requests at once; try again.")
-        if exchange.headers.get(b"content-encoding", b"identity") != b"identity":
-            return UnsupportedMediaType("A compressed body is not understood here.")
-        length = exchange.headers.get(b"content-length", b"0")[:20]
-        if length.isdigit() and int(length) > self._settings.max_body_bytes:
-            return TooLarge()
-        return None
-
-    async def _serve(self, exchange: "_Exchange") -> None:
+    async def _catch(self, scope: Scope, receive: Receive, send: Send) -> None:
+        exchange: _Exchange = scope["pricebook.exchange"]
+        if refusal := self._refusal(exchange):
+            await problem(refusal)(scope, receive, send)
+            return
         try:
-            await self._app(exchange.scope, exchange.receive, exchange.send)
+            await self._app(scope, receive, send)
         except Exception as error:
             if exchange.status:
                 # The head has gone out: only an aborted connection tells the client.
-                log.exception("answer broke off", path=exchange.scope["path"])
+                log.exception("answer broke off", path=scope["path"])
                 raise
-            await exchange.refuse(_failure(exchange, error))
+            await problem(_failure(scope["path"], error))(scope, receive, send)
+
+    def _refusal(self, exchange: "_Exchange") -> PricebookError | None:
+        """Say what can be refused before anything is read."""
+        if (
+            self._under_way > self._settings.max_concurrent_requests
+            and not exchange.scope["path"].endswith(_ANSWERED_IN_A_RUSH)
+        ):
+            return Unavailable("Too many requests at once; try again.")
+        if exchange.headers.get(b"content-encoding", b"identity").lower() != b"identity":
+            return UnsupportedMediaType("A compressed body is not understood here.")
+        length = exchange.headers.get(b"content-length", b"0")
+        if length.isdigit() and int(length[:20]) > self._settings.max_body_bytes:
+            return TooLarge()
+        return None
 
 
-def _failure(exchange: "_Exchange", error: Exception) -> PricebookError:
+def _failure(path: str, error: Exception) -> PricebookError:
+    if isinstance(error, PricebookError):
+        return error
     if is_outage(error):
-        log.warning("database unavailable", path=exchange.scope["path"], exc_info=error)
+        log.warning("database unavailable", path=path, exc_info=error)
         return Unavailable()
-    log.error("request failed", path=exchange.scope["path"], exc_info=error)
+    log.error("request failed", path=path, exc_info=error)
     return InternalError()
+
+
+def _whole_path(scope: Scope) -> str:
+    """Return the path as clients know it: ASGI counts the root in, most proxies cut it off."""
+    path: str = scope["path"]
+    root: str = scope.get("root_path", "")
+    return path if not root or path.startswith(f"{root}/") else root + path
 
 
 class _Exchange:
     """One request and its answer, as they pass."""
 
     def __init__(self, scope: Scope, receive: Receive, send: Send, max_body_bytes: int) -> None:
-        self.scope = scope
+        self._method: str = scope["method"]
+        # HEAD is answered like GET (RFC 9110, section 9.3.2); the server leaves the body out.
+        self.scope: Scope = {
+            **scope,
+            "method": "GET" if self._method == "HEAD" else self._method,
+            "path": _whole_path(scope),
+            "pricebook.exchange": self,
+        }
         self.headers: dict[bytes, bytes] = dict(scope["headers"])
         self.status = 0
         self._receive = receive
@@ -128,15 +156,11 @@ class _Exchange:
             ]
         await self._send(message)
 
-    async def refuse(self, error: PricebookError) -> None:
-        """Answer with a problem."""
-        await problem(error)(self.scope, self._receive, self.send)
-
     def log(self) -> None:
         """Write the request's line; queries stay out of it, since people put secrets there."""
         log.info(
             "request",
-            method=self.scope["method"],
+            method=self._method,
             path=self.scope["path"],
             status=self.status,
             ms=round(self._milliseconds(), 1),

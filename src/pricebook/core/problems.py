@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from http import HTTPStatus
 from typing import Any
+from urllib.parse import quote
 
 import orjson
 from fastapi import FastAPI, Request, Response
@@ -24,6 +25,8 @@ from pricebook.core.route_table import RouteTable
 
 MEDIA_TYPE = "application/problem+json"
 _POINTER_LENGTH = 200
+# RFC 3986, section 3.4; and the sign of what is quoted already.
+_QUERY_CHARACTERS = "!$&'()*+,;=:@/?-._~%"
 
 
 class FieldProblem(BaseModel):
@@ -146,7 +149,7 @@ def _field_problem(found: Mapping[str, Any], body: object) -> dict[str, str]:
     else:
         pointer = "/".join(str(part) for part in (place, *parts))
     return {
-        "pointer": pointer[:_POINTER_LENGTH],
+        "pointer": _sayable(pointer)[:_POINTER_LENGTH],
         "detail": found["msg"].removeprefix("Value error, "),
     }
 
@@ -174,6 +177,11 @@ def _step_into(body: object, part: str | int) -> object:
     return _NOWHERE
 
 
+def _sayable(pointer: str) -> str:
+    """Replace what UTF-8 has no form for: a field's name may be half of a surrogate pair."""
+    return pointer.encode(errors="replace").decode()
+
+
 def _escape(part: str | int) -> str:
     """RFC 6901, section 3."""
     return str(part).replace("~", "~0").replace("/", "~1")
@@ -186,9 +194,9 @@ async def _refused_by_framework(request: Request, error: Exception) -> Response:
         return problem(error.__cause__)
     headers = dict(error.headers or {})
     table: RouteTable = request.app.state.route_table
-    path = request.scope["path"]
+    path = request.scope["path"].removeprefix(request.scope.get("root_path", ""))
     if error.status_code == HTTPStatus.NOT_FOUND and table.knows(f"/v1{path}"):
-        return _moved(request)
+        return _moved(request, path)
     if error.status_code == HTTPStatus.METHOD_NOT_ALLOWED:
         headers["Allow"] = ", ".join(table.methods(path))
     if error.status_code == HTTPStatus.BAD_REQUEST:
@@ -199,9 +207,9 @@ async def _refused_by_framework(request: Request, error: Exception) -> Response:
     return _problem(slug, title=status.phrase, status=status.value, detail=detail, headers=headers)
 
 
-def _moved(request: Request) -> Response:
+def _moved(request: Request, path: str) -> Response:
     """The same path under /v1, method and body kept (RFC 9110, section 15.4.9)."""
-    root = request.scope.get("root_path", "")
-    query = f"?{request.url.query}" if request.url.query else ""
-    location = f"{root}/v1{request.url.path.removeprefix(root)}{query}"
+    location = f"{request.scope.get('root_path', '')}/v1{quote(path)}"
+    if query := request.scope["query_string"]:
+        location += "?" + quote(query, safe=_QUERY_CHARACTERS)
     return Response(status_code=HTTPStatus.PERMANENT_REDIRECT, headers={"Location": location})

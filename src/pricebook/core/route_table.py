@@ -1,5 +1,6 @@
 """Which paths the application has, and which methods each takes."""
 
+from collections.abc import Iterable
 from re import Pattern
 from typing import NamedTuple
 
@@ -13,13 +14,20 @@ class _Entry(NamedTuple):
     methods: frozenset[str]
 
 
+def _methods(methods: Iterable[str] | None) -> frozenset[str]:
+    """Return what a route takes; one that names no method serves files."""
+    own = frozenset(methods or ("GET",))
+    # The middleware answers HEAD wherever there is a GET.
+    return own | {"HEAD"} if "GET" in own else own
+
+
 class RouteTable:
     """Every route, routers included; made once, when the application is."""
 
     def __init__(self, app: FastAPI) -> None:
         """Read the routes of `app`."""
         self._entries = [
-            _Entry(route.path or "", route.path_regex, frozenset(route.methods or ()))
+            _Entry(route.path or "", route.path_regex, _methods(route.methods))
             for route in iter_route_contexts(app.routes)
             if getattr(route, "path_regex", None) is not None
         ]

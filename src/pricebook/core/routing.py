@@ -23,12 +23,28 @@ def _refuse_constant(_name: str) -> NoReturn:
     raise NotJson
 
 
+class NumberOutOfRange(Malformed):
+    """A number in the body is larger or finer than any that is understood here."""
+
+
+# A number may be told from its digits, but not written out: 1E+999999999 fills the memory.
+_MOST_DIGITS = 400
+
+
+def _exact(digits: str) -> Decimal:
+    """Read a number that has a fraction or an exponent."""
+    number = Decimal(digits)
+    if len(digits) > _MOST_DIGITS or abs(number.adjusted()) > _MOST_DIGITS:
+        raise NumberOutOfRange
+    return number
+
+
 class ExactRequest(Request):
     """A request whose JSON numbers keep every digit."""
 
     async def json(self) -> Any:  # noqa: ANN401 - any JSON value
         """Parse the body; a fraction becomes a Decimal, never a float."""
-        return json.loads(await self.body(), parse_float=Decimal, parse_constant=_refuse_constant)
+        return json.loads(await self.body(), parse_float=_exact, parse_constant=_refuse_constant)
 
 
 class Route(APIRoute):
@@ -46,6 +62,9 @@ class Route(APIRoute):
 
         async def handle_exactly(request: Request) -> Response:
             exact = ExactRequest(request.scope, request.receive)
+            if "idempotency-key" in exact.headers:
+                # Read whole, so that a form can be both parsed and compared with its repeat.
+                await exact.body()
             response = await handle(exact)
             await keep_answer(exact, response)
             return response

@@ -1,6 +1,7 @@
 """The database's schema: which head it has, which one this code needs, and how to get there."""
 
 import asyncio
+from functools import cache
 from pathlib import Path
 
 import asyncpg
@@ -32,9 +33,17 @@ def migrate(settings: Settings) -> None:
         asyncio.run(_migrate(settings))
 
 
+@cache
 def needed_head() -> str | None:
     """Return the newest revision of the migrations."""
     return ScriptDirectory.from_config(_alembic()).get_current_head()
+
+
+@cache
+def revisions() -> frozenset[str]:
+    """Return every revision that this code knows."""
+    scripts = ScriptDirectory.from_config(_alembic()).walk_revisions()
+    return frozenset(script.revision for script in scripts)
 
 
 async def current_head(settings: Settings) -> str | None:
@@ -73,6 +82,13 @@ async def connect(settings: Settings) -> asyncpg.Connection:
         raise DatabaseAwayError(message) from error
 
 
+def write_revision(settings: Settings, message: str) -> None:
+    """Write a migration from what the models say and the database does not have."""
+    config = Config("alembic.ini", toml_file="pyproject.toml")
+    config.attributes.update(url=_database_url(settings), quiet=True)
+    command.revision(config, message, autogenerate=True)
+
+
 async def check_schema(settings: Settings) -> None:
     """Make sure that database and code fit together.
 
@@ -86,7 +102,7 @@ async def check_schema(settings: Settings) -> None:
         return
     if current is None:
         message = "the database has no tables yet: run `pricebook migrate`"
-    elif _is_known(current):
+    elif current in revisions():
         message = f"the schema is at {current}, not at {needed}: run `pricebook migrate`"
     else:
         message = (
@@ -113,13 +129,6 @@ def _upgrade(connection: Connection) -> None:
     config = _alembic()
     config.attributes["connection"] = connection
     command.upgrade(config, "head")
-
-
-def _is_known(revision: str) -> bool:
-    return any(
-        script.revision == revision
-        for script in ScriptDirectory.from_config(_alembic()).walk_revisions()
-    )
 
 
 def _alembic() -> Config:

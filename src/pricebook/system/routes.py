@@ -1,0 +1,112 @@
+"""The service about itself over HTTP; all of it outside `/v1`, and needing no credentials.
+
+Health routes are not counted against any limit: a load balancer that shares its address with a
+busy caller must still be answered.
+"""
+
+from typing import Annotated, Any, cast
+
+import orjson
+from fastapi import APIRouter, Depends, Request, Response, status
+from fastapi.responses import HTMLResponse, PlainTextResponse, RedirectResponse
+from starlette.staticfiles import StaticFiles
+
+from pricebook.core.current import Public
+from pricebook.system import pages
+from pricebook.system.schemas import Health, Liveness, Status
+from pricebook.system.service import HealthMonitor
+
+router = APIRouter(tags=["system"])
+docs = APIRouter(include_in_schema=False)
+assets = StaticFiles(directory=pages.STATIC)
+
+_PAGE_HEADERS = {"Content-Security-Policy": pages.PAGE_POLICY, "Cache-Control": "no-cache"}
+_NOT_READY: dict[int | str, dict[str, Any]] = {
+    503: {"model": Health, "description": "A critical part fails."}
+}
+
+
+async def monitor(request: Request) -> HealthMonitor:
+    """Return the process's health monitor."""
+    return cast("HealthMonitor", request.app.state.health)
+
+
+Monitor = Annotated[HealthMonitor, Depends(monitor)]
+
+
+@router.get("/", include_in_schema=False)
+async def go_to_the_first_page(request: Request) -> RedirectResponse:
+    """Lead people who come without a path to something they can use."""
+    page = "/docs" if request.app.state.settings.http.docs else "/health"
+    return RedirectResponse(request.scope.get("root_path", "") + page)
+
+
+@router.get("/ping", response_class=PlainTextResponse)
+async def ping() -> PlainTextResponse:
+    """Answer `pong`."""
+    return PlainTextResponse("pong")
+
+
+@router.get("/health/live")
+async def read_liveness(response: Response) -> Liveness:
+    """Tell that the process answers; it asks nothing else, neither database nor Valkey."""
+    response.headers["Cache-Control"] = "no-store"
+    return Liveness()
+
+
+@router.get("/health/ready", responses=_NOT_READY)
+async def read_readiness(known: Monitor, response: Response) -> Health:
+    """Tell whether requests can be answered: 503 if a critical part fails."""
+    health = await known.check()
+    response.status_code = _status_of(health)
+    response.headers["Cache-Control"] = "no-store"
+    return health
+
+
+@router.get(
+    "/health",
+    response_model=Health,
+    responses={
+        200: {"content": {"text/html": {"schema": {"type": "string"}}}},
+        503: {
+            "model": Health,
+            "description": "A critical part fails.",
+            "content": {"text/html": {"schema": {"type": "string"}}},
+        },
+    },
+)
+async def read_health(known: Monitor, request: Request, response: Response) -> Health | Response:
+    """Tell how each part is doing, as a page for people or as JSON: whichever `Accept` prefers."""
+    health = await known.check()
+    headers = {"Cache-Control": "no-store", "Vary": "Accept"}
+    if pages.prefers_html(request.headers.get("accept", "")):
+        return HTMLResponse(
+            pages.health_page(health),
+            _status_of(health),
+            headers={**_PAGE_HEADERS, **headers},
+        )
+    response.status_code = _status_of(health)
+    response.headers.update(headers)
+    return health
+
+
+def _status_of(health: Health) -> int:
+    if health.status is Status.OK:
+        return status.HTTP_200_OK
+    return status.HTTP_503_SERVICE_UNAVAILABLE
+
+
+@docs.get("/docs")
+async def show_docs() -> HTMLResponse:
+    """Show the API document as a page to read and try."""
+    return HTMLResponse(pages.docs_page(), headers=_PAGE_HEADERS)
+
+
+@docs.get("/openapi.json", dependencies=[Public])
+async def read_openapi(request: Request) -> Response:
+    """Return the API document."""
+    return Response(
+        orjson.dumps(request.app.openapi()),
+        media_type="application/json",
+        headers={"Cache-Control": "no-cache"},
+    )
