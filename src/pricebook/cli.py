@@ -114,6 +114,14 @@ def doctor() -> None:
 
 
 @app.command(hidden=True)
+def revision(message: str) -> None:
+    """Write a migration that takes the running database to what the models say."""
+    from pricebook.core import schema
+
+    schema.write_revision(_settings_with_servers(), message)
+
+
+@app.command(hidden=True)
 def settings_example() -> None:
     """Print deploy/.env.example."""
     from pricebook.core.settings_example import settings_example as example

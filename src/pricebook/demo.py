@@ -6,6 +6,14 @@ from decimal import Decimal
 from random import Random
 from typing import Any
 
+from sqlalchemy import select
+
+from pricebook.core.database import open_database
+from pricebook.core.settings import Settings
+from pricebook.items.batch import apply_batch
+from pricebook.items.models import Item
+from pricebook.items.schemas import MAX_OPERATIONS, Batch
+
 _SEED = 20_261_001
 
 
@@ -124,6 +132,22 @@ def demo_items(count: int = 3000) -> Iterator[dict[str, Any]]:
     goods = [_good(line) for line in _GOODS.strip().splitlines()]
     for number in range(1, count + 1):
         yield _item(random, random.choice(goods), number)
+
+
+async def load(settings: Settings) -> int:
+    """Add the demo items that are not there yet, and return how many those were."""
+    items = list(demo_items())
+    async with (
+        open_database(settings, "pricebook-demo") as database,
+        database.sessions.begin() as session,
+    ):
+        skus = select(Item.sku).where(Item.sku.in_([item["sku"] for item in items]))
+        known = set(await session.scalars(skus))
+        new = [{"op": "create", "item": item} for item in items if item["sku"] not in known]
+        for first in range(0, len(new), MAX_OPERATIONS):
+            batch = Batch.model_validate({"operations": new[first : first + MAX_OPERATIONS]})
+            await apply_batch(session, batch, is_match_required=False)
+    return len(new)
 
 
 def _good(line: str) -> Good:

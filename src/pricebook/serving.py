@@ -5,6 +5,7 @@ import socket
 import sys
 from collections.abc import Mapping
 from contextlib import ExitStack
+from ipaddress import ip_address
 
 from pricebook.core.mendable import MendableError
 from pricebook.core.processes import Supervisor
@@ -54,8 +55,10 @@ def _reason(host: str, port: int, error: OSError) -> str:
 def url_of(listening: socket.socket) -> str:
     """Return the address that a client on this machine uses."""
     host, port = listening.getsockname()[:2]
-    local = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}  # noqa: S104 - compared, not listened on
-    return f"http://{local.get(host, f'[{host}]' if ':' in host else host)}:{port}"
+    is_v6 = listening.family == socket.AF_INET6
+    if ip_address(host).is_unspecified:
+        host = "::1" if is_v6 else "127.0.0.1"
+    return f"http://[{host}]:{port}" if is_v6 else f"http://{host}:{port}"
 
 
 def api_services(

@@ -15,7 +15,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 import typer
-from pydantic import SecretStr
+from pydantic import SecretStr, ValidationError
 
 from pricebook import demo
 from pricebook.core.database import open_database
@@ -157,7 +157,12 @@ async def make_admin(settings: Settings, email: str, password: SecretStr) -> boo
         open_database(settings, "pricebook-admin") as database,
         database.sessions.begin() as session,
     ):
-        return await ensure_admin(session, email, password)
+        try:
+            return await ensure_admin(session, email, password)
+        except ValidationError as error:
+            problem = error.errors()[0]
+            message = f"the admin's {problem['loc'][0]} will not do: {problem['msg']}"
+            raise CannotStartError(message) from None
 
 
 def _environment(settings: Settings) -> dict[str, str]:

@@ -22,6 +22,14 @@ _USERS_FOR_ROOT = ("postgres", "nobody")
 # The line of postmaster.pid that holds the state (miscadmin.h, LOCK_FILE_LINE_PM_STATUS).
 _STATE_LINE = 7
 
+# Nothing to do from the second start on. psql puts the password in; it stands on no command line.
+_ROLE_AND_DATABASE = r"""
+SELECT format('CREATE ROLE pricebook LOGIN PASSWORD %L', :'password')
+WHERE to_regrole('pricebook') IS NULL \gexec
+SELECT 'CREATE DATABASE pricebook OWNER pricebook'
+WHERE NOT EXISTS (SELECT FROM pg_database WHERE datname = 'pricebook') \gexec
+"""
+
 
 class Postgres(EmbeddedServer):
     """PostgreSQL with a database `pricebook` that belongs to a role of the same name.
@@ -51,14 +59,7 @@ class Postgres(EmbeddedServer):
     def start(self) -> None:
         """Start, wait until it serves, and make sure of the role and the database."""
         super().start()
-        self._sql(
-            rf"""
-            SELECT $$CREATE ROLE pricebook LOGIN PASSWORD '{self._password}'$$
-            WHERE to_regrole('pricebook') IS NULL \gexec
-            SELECT 'CREATE DATABASE pricebook OWNER pricebook'
-            WHERE NOT EXISTS (SELECT FROM pg_database WHERE datname = 'pricebook') \gexec
-            """  # noqa: S608 - the password is our own token of letters, digits, - and _
-        )
+        self._sql(f"\\set password '{self._password}'\n{_ROLE_AND_DATABASE}")
 
     def create_database(self, name: str, template: str | None = None) -> None:
         """Make a database of the application's role, as a copy of a template if one is named."""
