@@ -7,8 +7,8 @@ from itertools import groupby
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import DateTime, Table, bindparam, delete, func, select, update
-from sqlalchemy.dialects.postgresql import insert
+from sqlalchemy import DateTime, Table, Uuid, any_, bindparam, delete, func, select, update
+from sqlalchemy.dialects.postgresql import ARRAY, insert
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from pricebook.core.outbox import record
@@ -32,6 +32,9 @@ Numbered = tuple[int, Any]
 _TABLE: Table = Item.metadata.tables["items"]
 _WRITTEN = (*ItemIn.model_fields, "version", "updated_at")
 _ADD = insert(Item).on_conflict_do_nothing(constraint=SKU_IS_UNIQUE).returning(Item)
+# Else the ORM would send rows that have a null apart from those that have none.
+_WITH_NULLS = {"render_nulls": True}
+_REMOVE = delete(_TABLE).where(_TABLE.c.id == any_(bindparam("item_ids", type_=ARRAY(Uuid()))))
 _NOW = select(func.statement_timestamp(type_=DateTime(timezone=True)))
 _REWRITE = (
     update(_TABLE)
@@ -102,7 +105,8 @@ async def _create(locked: _Locked, run: Sequence[Numbered]) -> list[Result]:
     """Insert them all; whichever PostgreSQL left out has an SKU that is taken."""
     session = locked.session
     new = [operation.item.model_dump() for _, operation in run]
-    by_sku = {item.sku: item for item in await session.scalars(_ADD, new)}
+    added = await session.scalars(_ADD, new, execution_options=_WITH_NULLS)
+    by_sku = {item.sku: item for item in added}
     results: list[Result] = []
     for number, operation in run:
         item = by_sku.pop(operation.item.sku, None)
@@ -142,8 +146,7 @@ async def _delete(locked: _Locked, run: Sequence[Numbered]) -> list[Result]:
         del locked.items[item.id]
         record(locked.session, deleted(item))
         results.append({"op": "delete", "id": item.id})
-    gone = [result["id"] for result in results]
-    await locked.session.execute(delete(_TABLE).where(_TABLE.c.id.in_(gone)))
+    await locked.session.execute(_REMOVE, {"item_ids": [result["id"] for result in results]})
     return results
 
 

@@ -6,7 +6,17 @@ from decimal import Decimal
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import CheckConstraint, Computed, Index, Numeric, Text, UniqueConstraint, func, text
+from sqlalchemy import (
+    CheckConstraint,
+    Column,
+    Computed,
+    Index,
+    Numeric,
+    Text,
+    UniqueConstraint,
+    func,
+    text,
+)
 from sqlalchemy.dialects.postgresql import ARRAY
 from sqlalchemy.orm import Mapped, mapped_column
 
@@ -25,6 +35,14 @@ class Item(Base):
 
     __tablename__ = "items"
     __table_args__ = (
+        Column(
+            "search_text",
+            CollatedText,
+            Computed(
+                "lower(sku || ' ' || name || ' ' || coalesce(description, ''))", persisted=True
+            ),
+            nullable=False,
+        ),
         UniqueConstraint("sku", name=SKU_IS_UNIQUE),
         CheckConstraint("char_length(sku) BETWEEN 1 AND 64", name="sku_length"),
         CheckConstraint("sku = btrim(sku) AND sku !~ '[[:cntrl:]]'", name="sku_form"),
@@ -71,14 +89,13 @@ class Item(Base):
     updated_at: Mapped[datetime] = mapped_column(
         server_default=func.statement_timestamp(), onupdate=func.statement_timestamp()
     )
-    search_text: Mapped[str] = mapped_column(
-        CollatedText,
-        Computed("lower(sku || ' ' || name || ' ' || coalesce(description, ''))", persisted=True),
-        deferred=True,
-        deferred_raiseload=True,
-    )
 
-    __mapper_args__ = {"version_id_col": version, "eager_defaults": True}  # noqa: RUF012 - SQLAlchemy declares it as no ClassVar
+    __mapper_args__ = {  # noqa: RUF012 - SQLAlchemy declares it as no ClassVar
+        "version_id_col": version,
+        "eager_defaults": True,
+        # It serves to search alone, and may be long: no write need bring it back.
+        "exclude_properties": {"search_text"},
+    }
 
     def edit(self, changes: Mapping[str, Any]) -> list[str]:
         """Take on new values; return the names of those that really changed."""

@@ -39,6 +39,7 @@ _STAFF: Columns = tuple(ItemOut.model_fields)
 _VIEWER: Columns = tuple(name for name in _STAFF if name not in {"cost", "notes"})
 _PUBLIC: Columns = tuple(ItemPublic.model_fields)
 
+_SEARCH_TEXT: ColumnElement[str] = Item.metadata.tables["items"].c.search_text
 _MOST_WORDS = 8
 # A suggestion need not be the best of a million: this many that match are ranked.
 _CANDIDATES = 200
@@ -95,7 +96,7 @@ def item_name() -> Select[*tuple[Any, ...]]:
 def _has_word(name: str) -> ColumnElement[bool]:
     """Hold where the text searched has the word in it, whatever the case of either."""
     pattern = func.lower(collate(bindparam(name, type_=Text()), "pg_c_utf8"))
-    return Item.search_text.like(pattern, escape="\\")
+    return _SEARCH_TEXT.like(pattern, escape="\\")
 
 
 _FILTERS: dict[str, ColumnElement[bool]] = {

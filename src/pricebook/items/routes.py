@@ -241,7 +241,8 @@ def _shown(row: Row, fields: str | None) -> Row:
 
 def _unless_known(request: Request, response: Response, etag: str) -> Response | None:
     """Tag the answer; or answer 304, if the client has it already."""
-    headers = {"ETag": etag}
+    # What is shown depends on the reader's role as well.
+    headers = {"ETag": etag, "Vary": "Authorization"}
     if conditions_of(request).is_met_by(etag):
         return Response(status_code=status.HTTP_304_NOT_MODIFIED, headers=headers)
     response.headers.update(headers)
