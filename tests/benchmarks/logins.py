@@ -1,0 +1,89 @@
+"""What log-ins do to everyone else, and what their timing gives away."""
+
+import asyncio
+from collections.abc import Sequence
+from statistics import median
+from urllib.parse import urlencode
+
+import orjson
+from tests.benchmarks.data import EMAIL, PASSWORD
+from tests.benchmarks.findings import Finding, at_least, at_most
+from tests.benchmarks.load import Connection, Pacer, Tally, ask_once, connections, saturate
+from tests.benchmarks.servers import Server
+from tests.benchmarks.works import request
+
+_AT_ONCE = 50
+_BURSTS = 5
+_TRIES = 200
+_READERS = 16
+# Reads are asked for at half the rate that saturates the server: as for a service with room left.
+_SHARE_OF_PEAK = 0.5
+
+
+def log_in(email: str, password: str) -> bytes:
+    """Return the request of a log-in."""
+    form = urlencode({"username": email, "password": password}).encode()
+    return request("POST", "/v1/auth/token", "", form, "application/x-www-form-urlencoded")
+
+
+async def open_session(server: Server) -> str:
+    """Log in and return the token."""
+    status, body = await ask_once(server.port, log_in(EMAIL, PASSWORD))
+    if status >= 300:
+        message = f"no log-in: {status} {body.decode()}"
+        raise RuntimeError(message)
+    return str(orjson.loads(body)["access_token"])
+
+
+async def measure_burst(server: Server, reads: Sequence[bytes]) -> list[Finding]:
+    """Read at a steady rate, now without and now with 50 log-ins at once."""
+    peak = await saturate(server.port, reads, seconds=2)
+    rate = peak.rate * _SHARE_OF_PEAK
+    quiet, busy = Tally(), Tally()
+    async with (
+        connections(server.port, _READERS) as readers,
+        connections(server.port, _AT_ONCE) as people,
+    ):
+        pacer = Pacer(readers, reads)
+        for _ in range(_BURSTS):
+            quiet.merge(await pacer.run(rate, asyncio.sleep(1)))
+            busy.merge(await pacer.run(rate, _log_in_at_once(people)))
+    return _compare(quiet, busy)
+
+
+def _compare(quiet: Tally, busy: Tally) -> list[Finding]:
+    idle_p99, p99 = quiet.percentile(0.99), busy.percentile(0.99)
+    return [
+        at_least(0.9, busy.rate / quiet.rate, "reads' rate during 50 log-ins at once, times idle"),
+        at_most(2, p99 / idle_p99, f"reads' p99 during 50 log-ins, times idle ({idle_p99:.1f} ms)"),
+        at_most(150, p99, "reads' p99 during 50 log-ins at once, ms"),
+    ]
+
+
+async def _log_in_at_once(people: Sequence[Connection]) -> None:
+    answers = [_answer(person, log_in(EMAIL, PASSWORD)) for person in people]
+    for status, _ in await asyncio.gather(*answers):
+        if status >= 300:
+            message = f"a log-in of {_AT_ONCE} at once was refused: {status}"
+            raise RuntimeError(message)
+
+
+def _answer(connection: Connection, asked: bytes) -> asyncio.Future[tuple[int, float]]:
+    """Ask, and return the status and the latency in seconds."""
+    answer: asyncio.Future[tuple[int, float]] = asyncio.get_running_loop().create_future()
+    connection.on_answer = lambda status, latency: answer.set_result((status, latency))
+    connection.ask(asked)
+    return answer
+
+
+async def measure_timing(server: Server) -> list[Finding]:
+    """Fail to log in, to an account that exists and to ones that do not, in turn."""
+    known: list[float] = []
+    unknown: list[float] = []
+    async with connections(server.port, 1) as (connection,):
+        for number in range(_TRIES):
+            for email, latencies in ((EMAIL, known), (f"nobody-{number}@example.com", unknown)):
+                _, latency = await _answer(connection, log_in(email, "not the password it has"))
+                latencies.append(1000 * latency)
+    gap = abs(median(known) - median(unknown))
+    return [at_most(5, gap, f"known less unknown account, medians, ms; known {median(known):.0f}")]
