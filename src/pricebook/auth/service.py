@@ -185,7 +185,7 @@ async def create_api_key(
         token_digest=token_digest(key.get_secret_value()),
         name=new.name,
         scopes=sorted(set(new.scopes)),
-        expires_at=func.now() + timedelta(days=days) if days else new.expires_at,
+        expires_at=now() + timedelta(days=days) if days else new.expires_at,
     )
     session.add(api_key)
     await session.flush()

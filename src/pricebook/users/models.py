@@ -8,6 +8,7 @@ from uuid import UUID
 from sqlalchemy import CheckConstraint, Index, func
 from sqlalchemy.orm import Mapped, mapped_column
 
+from pricebook.core.clock import now
 from pricebook.core.database import Base
 from pricebook.core.principal import Role
 
@@ -58,7 +59,7 @@ class User(Base):
         changed = [name for name, value in changes.items() if getattr(self, name) != value]
         for name in changed:
             if name == "disabled":
-                self.disabled_at = func.now() if changes[name] else None
+                self.disabled_at = now() if changes[name] else None
             else:
                 setattr(self, name, changes[name])
         if {"role", "disabled"} & set(changed):
