@@ -1,5 +1,6 @@
 """Real servers, one database a worker made by the migrations, and the makers of things."""
 
+import asyncio
 import shutil
 import tempfile
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -212,6 +213,28 @@ async def editor(make_user: MakeUser) -> User:
 @pytest.fixture
 async def admin(make_user: MakeUser) -> User:
     return await make_user("admin")
+
+
+@pytest.fixture
+def make_key(api: Api) -> Callable[..., Awaitable[str]]:
+    """Make an API key for a user, and return the key itself."""
+
+    async def make(user: User, *scopes: str) -> str:
+        new = {"name": "A till", "scopes": scopes}
+        reply = await api.as_(user).post("/v1/api-keys", json=new)
+        assert reply.status_code == 201, reply.text
+        return reply.json()["key"]
+
+    return make
+
+
+async def is_shut_out(client: Api) -> bool:
+    """Whether the client's credential is refused within the second that is promised."""
+    end = asyncio.get_running_loop().time() + 1
+    while asyncio.get_running_loop().time() < end:
+        if (await client.get("/v1/users/me")).status_code == 401:
+            return True
+    return False
 
 
 @pytest.fixture
