@@ -38,6 +38,8 @@ def main() -> None:
     """Be an API process; the number of the inherited socket is the only argument."""
     settings = load_settings()
     configure_logging(settings.log)
+    # `pricebook up` holds it back here until the database is ready (Service.hold).
+    sys.stdin.buffer.read()
     run(settings, socket.socket(fileno=int(sys.argv[1])))
 
 

@@ -77,7 +77,7 @@ def create_admin(
     ],
 ) -> None:
     """Make a user with the role admin."""
-    from pricebook.up import make_admin
+    from pricebook.prepare import make_admin
 
     settings = _settings_with_servers()
     if not asyncio.run(make_admin(settings, email, SecretStr(password))):

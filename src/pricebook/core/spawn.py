@@ -47,7 +47,8 @@ class Child:
     def start(self) -> subprocess.Popen[bytes]:
         """Start it in a process group of its own, so that Ctrl-C reaches the parent alone.
 
-        To be called from the main thread: Linux ends the child with the thread that made it.
+        Its stdin is left open, for the caller to close. To be called from the main thread: Linux
+        ends the child with the thread that made it.
         """
         log = self.log.open("ab") if self.log else None
         try:
@@ -67,8 +68,10 @@ class Child:
             if log:
                 log.close()
         # A child that died at once is for the caller to notice, by its exit code.
-        with contextlib.suppress(BrokenPipeError), cast("IO[bytes]", process.stdin) as stdin:
+        with contextlib.suppress(BrokenPipeError):
+            stdin = cast("IO[bytes]", process.stdin)
             stdin.write(self.stdin)
+            stdin.flush()
         return process
 
     def run(self, timeout_seconds: float) -> subprocess.CompletedProcess[str]:
@@ -112,6 +115,12 @@ class ManagedProcess(ABC):
     def launch(self) -> None:
         """Start it, without waiting until it is of use."""
         self._process = self.child().start()
+        self._close_stdin()
+
+    def _close_stdin(self) -> None:
+        if self._process is not None and self._process.stdin is not None:
+            with contextlib.suppress(BrokenPipeError):
+                self._process.stdin.close()
 
     @property
     def pid(self) -> int:
@@ -148,7 +157,10 @@ class ManagedProcess(ABC):
 
 
 class Service(ManagedProcess):
-    """A process of Pricebook itself."""
+    """A process of Pricebook itself.
+
+    It may be held: it gets ready, and begins when its stdin ends, which `release` brings about.
+    """
 
     def __init__(self, name: str, child: Child) -> None:
         """Give it the name that people read in the log."""
@@ -159,6 +171,14 @@ class Service(ManagedProcess):
     def child(self) -> Child:
         """Describe how its process is started."""
         return self._described
+
+    def hold(self) -> None:
+        """Start the process, and let it wait for `release`."""
+        self._process = self._described.start()
+
+    def release(self) -> None:
+        """Let a held process begin."""
+        self._close_stdin()
 
 
 def command_of(pid: int) -> str:
