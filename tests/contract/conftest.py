@@ -1,0 +1,90 @@
+"""Makers of the things that any operation speaks of, and a real API process."""
+
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Awaitable, Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import httpx2
+import pytest
+from sqlalchemy import select
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from pricebook.auth.models import ApiKey, Session
+from pricebook.auth.service import open_session
+from pricebook.core.settings import Settings
+from pricebook.serving import listen, url_of
+from pricebook.users.models import User
+from tests.contract.operations import Things
+
+MakeThings = Callable[[User], Awaitable[Things]]
+
+
+@pytest.fixture
+def make_things(session: AsyncSession, make_item, make_key) -> MakeThings:
+    """Make an item, and a second session and an API key of a user."""
+
+    async def make(owner: User) -> Things:
+        item = await make_item()
+        await make_key(owner, "items:read")
+        await open_session(session, owner, address="127.0.0.1", user_agent="tests")
+        await session.commit()
+        newest_key = select(ApiKey.id).where(ApiKey.user_id == owner.id).order_by(ApiKey.id.desc())
+        newest = select(Session.id).where(Session.user_id == owner.id).order_by(Session.id.desc())
+        return Things(
+            user_id=owner.id,
+            item_id=item.id,
+            sku=item.sku,
+            session_id=(await session.scalars(newest)).first(),
+            api_key_id=(await session.scalars(newest_key)).first(),
+            email=owner.email,
+        )
+
+    return make
+
+
+@dataclass(frozen=True)
+class Served:
+    """An API process of its own, with what it wrote to standard error."""
+
+    url: str
+    pid: int
+    log: Path
+
+    def peak_memory_kib(self) -> int:
+        lines = Path(f"/proc/{self.pid}/status").read_text().splitlines()
+        return next(int(line.split()[1]) for line in lines if line.startswith("VmHWM:"))
+
+
+def environment(settings: Settings, **more: str) -> dict[str, str]:
+    assert settings.database_url is not None
+    assert settings.redis_url is not None
+    return {
+        **os.environ,
+        "PRICEBOOK_DATABASE_URL": settings.database_url.get_secret_value(),
+        "PRICEBOOK_REDIS_URL": settings.redis_url.get_secret_value(),
+        "PRICEBOOK_LOG__FORMAT": "json",
+        **more,
+    }
+
+
+@pytest.fixture(scope="session")
+def served(settings: Settings, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
+    log = tmp_path_factory.mktemp("served") / "log"
+    env = environment(settings, PRICEBOOK_LOG__LEVEL="DEBUG")
+    with listen("127.0.0.1", 0) as listening, log.open("wb") as errors:
+        command = [sys.executable, "-m", "pricebook.api_process", str(listening.fileno())]
+        process = subprocess.Popen(
+            command, env=env, stderr=errors, pass_fds=[listening.fileno()]
+        )
+        served = Served(url_of(listening), process.pid, log)
+        try:
+            # The socket queues the request until the process takes it.
+            assert httpx2.get(served.url + "/ping", timeout=30).text == "pong"
+            yield served
+        finally:
+            process.send_signal(signal.SIGTERM)
+            process.wait(timeout=20)

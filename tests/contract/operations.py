@@ -1,0 +1,134 @@
+"""Every operation of the OpenAPI document, with one valid request for each."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+from uuid import UUID, uuid4
+
+from pricebook.core.settings import Settings
+from pricebook.main import create_app
+from tests.conftest import PASSWORD
+
+DOCUMENT: dict[str, Any] = create_app(Settings(database_url=None, redis_url=None)).openapi()
+
+
+@dataclass(frozen=True)
+class Operation:
+    id: str
+    method: str
+    path: str
+    spec: dict[str, Any] = field(repr=False)
+
+    @property
+    def is_write(self) -> bool:
+        return self.method != "GET"
+
+
+OPERATIONS: dict[str, Operation] = {
+    spec["operationId"]: Operation(spec["operationId"], method.upper(), path, spec)
+    for path, item in DOCUMENT["paths"].items()
+    for method, spec in item.items()
+}
+
+
+@dataclass(frozen=True)
+class Things:
+    """What the requests speak of; all of it belongs to one user."""
+
+    user_id: UUID
+    item_id: UUID
+    sku: str
+    session_id: UUID
+    api_key_id: UUID
+    email: str
+
+    @property
+    def path_values(self) -> dict[str, str]:
+        return {name: str(value) for name, value in vars(self).items()}
+
+
+Body = Callable[[Things], dict[str, Any]]
+
+
+def unique(prefix: str) -> str:
+    return f"{prefix}-{uuid4().hex[:12]}"
+
+
+def whole_item(_things: Things) -> dict[str, Any]:
+    return {
+        "sku": unique("NEW"),
+        "name": "Claw hammer",
+        "description": "With a handle of ash",
+        "price": "12.5000",
+        "currency": "EUR",
+        "tax_rate": "10.500",
+        "tags": ["tools"],
+        "cost": "7.2500",
+        "notes": "From the second supplier",
+    }
+
+
+def item_by_sku(things: Things) -> dict[str, Any]:
+    return {**whole_item(things), "sku": things.sku}
+
+
+def batch(things: Things) -> dict[str, Any]:
+    return {
+        "operations": [
+            {"op": "create", "item": whole_item(things)},
+            {"op": "update", "id": str(things.item_id), "changes": {"name": "Mallet"}},
+            {"op": "update", "id": str(things.item_id), "changes": whole_item(things)},
+            {"op": "delete", "id": str(things.item_id)},
+        ]
+    }
+
+
+BODIES: dict[str, Body] = {
+    "create_item": whole_item,
+    "replace_item": whole_item,
+    "update_item": whole_item,
+    "put_item_by_sku": item_by_sku,
+    "change_many_items": batch,
+    "create_api_key": lambda _: {
+        "name": "The till in the shop",
+        "scopes": ["items:read"],
+        "expires_at": "2099-01-01T00:00:00Z",
+    },
+    "create_user": lambda _: {
+        "email": f"{unique('new')}@shop.example.com",
+        "name": "Ann",
+        "password": "a hammer and forty nails",
+        "role": "viewer",
+    },
+    "update_user": lambda _: {
+        "email": f"{unique('moved')}@shop.example.com",
+        "name": "Ann",
+        "role": "viewer",
+        "disabled": False,
+    },
+    "update_me": lambda _: {"name": "Ann"},
+    "change_password": lambda _: {
+        "current_password": PASSWORD,
+        "new_password": "a hammer and forty nails",
+    },
+}
+
+FORMS: dict[str, Body] = {
+    "log_in": lambda things: {"username": things.email, "password": PASSWORD},
+}
+
+QUERIES: dict[str, dict[str, str]] = {"suggest_items": {"q": "ham"}}
+
+
+def valid_request(operation: Operation, things: Things) -> dict[str, Any]:
+    """Return the arguments of `Api.request` that this operation answers with a 2xx."""
+    request: dict[str, Any] = {
+        "method": operation.method,
+        "url": operation.path.format_map(things.path_values),
+        "params": QUERIES.get(operation.id, {}),
+    }
+    if body := BODIES.get(operation.id):
+        request["json"] = body(things)
+    if form := FORMS.get(operation.id):
+        request["data"] = form(things)
+    return request
