@@ -32,11 +32,16 @@ def configure_logging(settings: LogSettings) -> None:
 
 def _rendering(*, is_json: bool) -> list[Processor]:
     if not is_json:
-        return [structlog.dev.ConsoleRenderer()]
+        return [_console()]
     return [
         structlog.processors.format_exc_info,
         structlog.processors.JSONRenderer(serializer=_dumps),
     ]
+
+
+def _console() -> Processor:
+    # Its usual tracebacks print local variables, and so passwords and tokens.
+    return structlog.dev.ConsoleRenderer(exception_formatter=structlog.dev.plain_traceback)
 
 
 def _dumps(event: EventDict, **_options: object) -> bytes:
@@ -62,7 +67,7 @@ def _configure_libraries(level: str, shared: list[Processor], *, is_json: bool) 
     render: Processor = (
         structlog.processors.JSONRenderer(serializer=lambda e, **_: _dumps(e).decode())
         if is_json
-        else structlog.dev.ConsoleRenderer()
+        else _console()
     )
     formatter = {
         "()": structlog.stdlib.ProcessorFormatter,
