@@ -38,13 +38,14 @@ def run_offline() -> None:
     """Write SQL instead of running it."""
     context.configure(dialect_name="postgresql", literal_binds=True, **OPTIONS)
     with context.begin_transaction():
-        context.execute("SET lock_timeout = '5s'")
+        context.execute("SET lock_timeout = '5s'; SET statement_timeout = '10min'")
         context.run_migrations()
 
 
 def run(connection: Connection) -> None:
     """Migrate over one connection."""
     connection.execute(text("SET lock_timeout = '5s'"))
+    connection.execute(text("SET statement_timeout = '10min'"))
     connection.commit()
     context.configure(connection=connection, **OPTIONS)
     with context.begin_transaction():

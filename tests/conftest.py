@@ -65,9 +65,10 @@ def pytest_configure(config: pytest.Config) -> None:
     names = [f"gw{number}" for number in range(workers)] or ["main"]
     for name in names:
         postgres.create_database(f"pricebook_{name}", template=TEMPLATE)
+        postgres.create_database(f"scratch_{name}")
     config.stash[_URLS] = {
         **{f"database_{name}": postgres.url_of(f"pricebook_{name}") for name in names},
-        "server": postgres.url_of("SOME_DATABASE"),
+        **{f"scratch_{name}": postgres.url_of(f"scratch_{name}") for name in names},
         "redis": valkey.url,
     }
 

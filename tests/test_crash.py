@@ -1,4 +1,4 @@
-"""`kill -9` on the API in the middle of writes: what was answered is there, nothing is half there."""
+"""`kill -9` on the API amid writes: what was answered is there, and nothing is half there."""
 
 import asyncio
 import os
@@ -9,9 +9,9 @@ from collections.abc import Iterator
 
 import httpx2
 import pytest
-from conftest import Api
 from pydantic import SecretStr
 from sqlalchemy import select
+from tests.conftest import Api
 
 from pricebook.core.database import Database
 from pricebook.core.outbox import EventRecord
@@ -69,6 +69,7 @@ async def test_what_was_answered_survives_kill_9_and_nothing_is_half_there(
 ) -> None:
     answered: set[str] = set()
     numbers = iter(range(WRITES))
+    enough = asyncio.Condition()
 
     async def write(client: httpx2.AsyncClient) -> None:
         for number in numbers:
@@ -80,12 +81,14 @@ async def test_what_was_answered_survives_kill_9_and_nothing_is_half_there(
                 continue
             assert reply.status_code == 201, reply.text
             answered.add(sku)
+            async with enough:
+                enough.notify_all()
 
     async def kill_now_and_then() -> None:
         moments = sorted(random.sample(range(50, WRITES - 50), KILLS))
         for moment in moments:
-            while len(answered) < moment - KILLS * WRITERS:
-                await asyncio.sleep(0.001)
+            async with enough:
+                await enough.wait_for(lambda: len(answered) >= moment - KILLS * WRITERS)  # noqa: B023 - awaited in the same turn of the loop
             await asyncio.sleep(random.random() / 100)
             server.kill()
             server.start()

@@ -3,22 +3,32 @@
 import subprocess
 import sys
 from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 
 import asyncpg
 import pytest
-from conftest import ROOT
+from tests.conftest import ROOT
 
-pytestmark = pytest.mark.asyncio
+Finished = subprocess.CompletedProcess[str]
 
 SEED = """
 INSERT INTO users (id, email, name, role, hashed_password)
 VALUES ('019b0000-0000-7000-8000-000000000001', 'a@example.com', 'A', 'admin', 'x');
 INSERT INTO items (sku, name, price, currency, tags)
-SELECT 'SKU-' || n, 'Item ' || n, n / 100.0, 'EUR', ARRAY['t' || n % 7] FROM generate_series(1, 500) n;
+SELECT 'SKU-' || n, 'Item ' || n, n / 100.0, 'EUR', ARRAY['t' || n % 7]
+FROM generate_series(1, 500) n;
 INSERT INTO events (type, subject_id, payload) SELECT 'item.created', id, '{}' FROM items;
 """
 SUM = "SELECT count(*), sum(price), md5(string_agg(sku || price, ',' ORDER BY sku)) FROM items"
+LEFT_BEHIND = """
+SELECT relname FROM pg_class WHERE relnamespace = 'public'::regnamespace
+AND relkind IN ('r', 'S', 'v', 'm') AND relname <> 'alembic_version'
+UNION ALL
+SELECT typname FROM pg_type WHERE typnamespace = 'public'::regnamespace AND typtype = 'e'
+UNION ALL
+SELECT extname FROM pg_extension WHERE extname <> 'plpgsql'
+"""
 REFUSED = {
     "a price that is no number": "UPDATE items SET price = 'NaN'",
     "a negative price": "UPDATE items SET price = -1",
@@ -32,53 +42,62 @@ REFUSED = {
 
 
 @pytest.fixture
-async def scratch(urls: dict[str, str], worker_name: str) -> AsyncIterator[str]:
-    """The URL of an empty database of this test's own."""
-    name = f"scratch_{worker_name}"
-    admin = await asyncpg.connect(urls[f"database_{worker_name}"])
-    await admin.execute(f"DROP DATABASE IF EXISTS {name} WITH (FORCE)")
-    await admin.execute(f"CREATE DATABASE {name}")
-    yield urls["server"].replace("SOME_DATABASE", name)
-    await admin.execute(f"DROP DATABASE {name} WITH (FORCE)")
-    await admin.close()
+async def scratch(urls: dict[str, str], worker_name: str) -> str:
+    """The URL of an empty database of this worker's own."""
+    url = urls[f"scratch_{worker_name}"]
+    async with connected(url) as connection:
+        await connection.execute("DROP SCHEMA public CASCADE; CREATE SCHEMA public")
+    return url
 
 
-def alembic(url: str, *arguments: str) -> subprocess.CompletedProcess[str]:
-    """Run Alembic as an operator does."""
+@asynccontextmanager
+async def connected(url: str) -> AsyncIterator[asyncpg.Connection]:
+    connection = await asyncpg.connect(url)
+    try:
+        yield connection
+    finally:
+        await connection.close()
+
+
+def run(tool: str, *arguments: str, url: str = "postgresql://nowhere") -> Finished:
+    """Run a tool of the environment as an operator does."""
+    folder = Path(sys.executable).parent
     return subprocess.run(
-        [sys.executable, "-m", "alembic", *arguments],
+        [folder / tool, *arguments],
         cwd=ROOT,
-        env={"PRICEBOOK_DATABASE_URL": url, "PRICEBOOK_REDIS_URL": "redis://unused", "PATH": ""},
+        env={
+            "PRICEBOOK_DATABASE_URL": url,
+            "PRICEBOOK_REDIS_URL": "redis://nowhere",
+            "PATH": f"{folder}:/usr/bin:/bin",
+        },
         capture_output=True,
         text=True,
         check=False,
     )
 
 
+def alembic(url: str, *arguments: str) -> Finished:
+    return run("alembic", *arguments, url=url)
+
+
 async def test_up_down_and_up_again_on_seeded_data(scratch: str) -> None:
     assert alembic(scratch, "upgrade", "head").returncode == 0
-    connection = await asyncpg.connect(scratch)
-    await connection.execute(SEED)
-    before = await connection.fetchrow(SUM)
+    async with connected(scratch) as connection:
+        await connection.execute(SEED)
+        before = await connection.fetchrow(SUM)
     assert before is not None
     assert before["count"] == 500
 
     down = alembic(scratch, "downgrade", "base")
     assert down.returncode == 0, down.stderr
-    left = await connection.fetch(
-        "SELECT relname FROM pg_class WHERE relnamespace = 'public'::regnamespace"
-        " AND relkind IN ('r', 'S', 'v', 'm') AND relname <> 'alembic_version'"
-    )
-    assert left == []
-    types = "SELECT typname FROM pg_type WHERE typnamespace = 'public'::regnamespace AND typtype = 'e'"
-    assert await connection.fetch(types) == []
+    async with connected(scratch) as connection:
+        assert await connection.fetch(LEFT_BEHIND) == []
 
     again = alembic(scratch, "upgrade", "head")
     assert again.returncode == 0, again.stderr
-    await connection.reload_schema_state()
-    await connection.execute(SEED)
-    assert await connection.fetchrow(SUM) == before
-    await connection.close()
+    async with connected(scratch) as connection:
+        await connection.execute(SEED)
+        assert await connection.fetchrow(SUM) == before
 
 
 async def test_models_and_head_agree(scratch: str) -> None:
@@ -89,9 +108,8 @@ async def test_models_and_head_agree(scratch: str) -> None:
 
 async def test_a_model_that_lacks_its_migration_is_noticed(scratch: str) -> None:
     assert alembic(scratch, "upgrade", "head").returncode == 0
-    connection = await asyncpg.connect(scratch)
-    await connection.execute("ALTER TABLE items DROP COLUMN notes")
-    await connection.close()
+    async with connected(scratch) as connection:
+        await connection.execute("ALTER TABLE items DROP COLUMN notes")
     assert alembic(scratch, "check").returncode != 0
 
 
@@ -104,7 +122,13 @@ async def test_the_head_is_one(scratch: str) -> None:
 async def test_postgresql_itself_refuses(
     statement: str, scratch_template: asyncpg.Connection
 ) -> None:
-    with pytest.raises((asyncpg.CheckViolationError, asyncpg.UniqueViolationError, asyncpg.NumericValueOutOfRangeError)):
+    with pytest.raises(
+        (
+            asyncpg.CheckViolationError,
+            asyncpg.UniqueViolationError,
+            asyncpg.NumericValueOutOfRangeError,
+        )
+    ):
         await scratch_template.execute(statement)
 
 
@@ -113,46 +137,27 @@ async def scratch_template(
     urls: dict[str, str], worker_name: str
 ) -> AsyncIterator[asyncpg.Connection]:
     """A connection to a migrated, seeded database, rolled back afterwards."""
-    connection = await asyncpg.connect(urls[f"database_{worker_name}"])
-    transaction = connection.transaction()
-    await transaction.start()
-    await connection.execute(SEED)
-    yield connection
-    await transaction.rollback()
-    await connection.close()
+    async with connected(urls[f"database_{worker_name}"]) as connection:
+        transaction = connection.transaction()
+        await transaction.start()
+        await connection.execute(SEED)
+        yield connection
+        await transaction.rollback()
 
 
-async def test_the_sql_for_a_review_can_be_written_offline(scratch: str, tmp_path: Path) -> None:
+async def test_the_sql_for_a_review_can_be_written_offline(scratch: str) -> None:
     written = alembic(scratch, "upgrade", "head", "--sql")
     assert written.returncode == 0, written.stderr
     assert "SET lock_timeout" in written.stdout
-    script = tmp_path / "upgrade.sql"
-    script.write_text(written.stdout)
-    connection = await asyncpg.connect(scratch)
-    await connection.execute(written.stdout)
-    assert await connection.fetchval("SELECT count(*) FROM items") == 0
-    await connection.close()
+    async with connected(scratch) as connection:
+        await connection.execute(written.stdout)
+        assert await connection.fetchval("SELECT count(*) FROM items") == 0
 
 
-async def test_squawk_finds_nothing_that_blocks_writers(tmp_path: Path) -> None:
-    bin_folder = Path(sys.executable).parent
-    written = subprocess.run(
-        [bin_folder / "alembic-squawk", "--out-dir", tmp_path],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+def test_squawk_finds_nothing_that_blocks_writers(tmp_path: Path) -> None:
+    written = run("alembic-squawk", "--out-dir", str(tmp_path))
     assert written.returncode == 0, written.stdout + written.stderr
-    files = sorted(tmp_path.glob("*.sql"))
+    files = [str(path) for path in sorted(tmp_path.glob("*.sql"))]
     assert files
-    linted = subprocess.run(
-        [bin_folder / "squawk", "--assume-in-transaction", "--pg-version=18.0", *files],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    linted = run("squawk", *files)
     assert linted.returncode == 0, linted.stdout + linted.stderr
-
-

@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 from uuid import UUID
 
 import asyncpg
-from sqlalchemy import DateTime, MetaData, Numeric, Text, Uuid, event, exc
+from sqlalchemy import BigInteger, DateTime, MetaData, Numeric, Text, Uuid, event, exc
 from sqlalchemy.ext.asyncio import (
     AsyncEngine,
     AsyncSession,
@@ -42,6 +42,7 @@ class Base(DeclarativeBase):
         datetime: DateTime(timezone=True),
         Decimal: Numeric(14, 4),
         UUID: Uuid(),
+        int: BigInteger(),
         str: Text(),
     }
 
