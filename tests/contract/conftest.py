@@ -12,13 +12,13 @@ import httpx2
 import pytest
 from sqlalchemy import select
 from sqlalchemy.ext.asyncio import AsyncSession
+from tests.contract.operations import Things
 
 from pricebook.auth.models import ApiKey, Session
 from pricebook.auth.service import open_session
 from pricebook.core.settings import Settings
 from pricebook.serving import listen, url_of
 from pricebook.users.models import User
-from tests.contract.operations import Things
 
 MakeThings = Callable[[User], Awaitable[Things]]
 
@@ -77,9 +77,7 @@ def served(settings: Settings, tmp_path_factory: pytest.TempPathFactory) -> Iter
     env = environment(settings, PRICEBOOK_LOG__LEVEL="DEBUG")
     with listen("127.0.0.1", 0) as listening, log.open("wb") as errors:
         command = [sys.executable, "-m", "pricebook.api_process", str(listening.fileno())]
-        process = subprocess.Popen(
-            command, env=env, stderr=errors, pass_fds=[listening.fileno()]
-        )
+        process = subprocess.Popen(command, env=env, stderr=errors, pass_fds=[listening.fileno()])
         served = Served(url_of(listening), process.pid, log)
         try:
             # The socket queues the request until the process takes it.

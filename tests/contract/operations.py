@@ -5,9 +5,10 @@ from dataclasses import dataclass, field
 from typing import Any
 from uuid import UUID, uuid4
 
+from tests.conftest import PASSWORD
+
 from pricebook.core.settings import Settings
 from pricebook.main import create_app
-from tests.conftest import PASSWORD
 
 DOCUMENT: dict[str, Any] = create_app(Settings(database_url=None, redis_url=None)).openapi()
 
@@ -73,12 +74,13 @@ def item_by_sku(things: Things) -> dict[str, Any]:
 
 
 def batch(things: Things) -> dict[str, Any]:
+    item_id = str(things.item_id)
     return {
         "operations": [
             {"op": "create", "item": whole_item(things)},
-            {"op": "update", "id": str(things.item_id), "changes": {"name": "Mallet"}},
-            {"op": "update", "id": str(things.item_id), "changes": whole_item(things)},
-            {"op": "delete", "id": str(things.item_id)},
+            {"op": "update", "id": item_id, "changes": {"name": "Mallet"}, "version": 1},
+            {"op": "update", "id": item_id, "changes": whole_item(things), "version": 2},
+            {"op": "delete", "id": item_id, "version": 3},
         ]
     }
 

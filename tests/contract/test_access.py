@@ -1,9 +1,9 @@
 """Who may do what: every operation of the document, asked by every kind of caller."""
 
 import pytest
+from tests.contract.operations import OPERATIONS, valid_request
 
 from pricebook.core.principal import Scope
-from tests.contract.operations import OPERATIONS, valid_request
 
 # What is asked for belongs to the asking viewer, editor, admin or key's owner; to a viewer who is
 # not the caller for the rest. A new operation without a row here fails the test.
@@ -14,43 +14,43 @@ from tests.contract.operations import OPERATIONS, valid_request
 #   key:other   an admin's API key with the scopes of the other area: users for items and so on
 #   revoked     an API key that was every scope's and is revoked
 EXPECTED = """
-                        anonymous viewer editor admin stranger admin2 key  key:read key:other revoked
-get_item                401       200    200    200   200      200    200  200      403       401
-list_items              401       200    200    200   200      200    200  200      403       401
-suggest_items           401       200    200    200   200      200    200  200      403       401
-get_item_name           401       200    200    200   200      200    200  200      403       401
-get_item_by_sku         401       200    200    200   200      200    200  200      403       401
-list_public_items       200       200    200    200   200      200    200  200      200       200
-get_public_item         200       200    200    200   200      200    200  200      200       200
-create_item             401       403    201    201   403      201    201  403      403       401
-update_item             401       403    200    200   403      200    200  403      403       401
-replace_item            401       403    200    200   403      200    200  403      403       401
-delete_item             401       403    204    204   403      204    204  403      403       401
-put_item_by_sku         401       403    200    200   403      200    200  403      403       401
-change_many_items       401       403    200    200   403      200    200  403      403       401
-log_in                  200       200    200    200   200      200    200  200      200       200
-log_out                 401       204    204    204   204      204    403  403      403       401
-list_sessions           401       200    200    200   200      200    403  403      403       401
-close_other_sessions    401       204    204    204   204      204    403  403      403       401
-read_session            401       200    200    200   404      404    403  403      403       401
-close_session           401       204    204    204   404      404    403  403      403       401
-list_api_keys           401       200    200    200   200      200    403  403      403       401
-create_api_key          401       201    201    201   201      201    403  403      403       401
-read_api_key            401       200    200    200   404      404    403  403      403       401
-revoke_api_key          401       204    204    204   404      404    403  403      403       401
-read_me                 401       200    200    200   200      200    200  200      200       401
-update_me               401       200    200    200   200      200    403  403      403       401
-change_password         401       204    204    204   204      204    403  403      403       401
-list_users              401       403    403    200   403      200    200  200      403       401
-create_user             401       403    403    201   403      201    201  403      403       401
-read_user               401       200    200    200   403      200    200  200      200       401
-update_user             401       403    403    200   403      200    200  403      403       401
-delete_user             401       403    403    204   403      204    204  403      403       401
-read_public_user        200       200    200    200   200      200    200  200      200       200
-ping                    200       200    200    200   200      200    200  200      200       200
-read_liveness           200       200    200    200   200      200    200  200      200       200
-read_readiness          200       200    200    200   200      200    200  200      200       200
-read_health             200       200    200    200   200      200    200  200      200       200
+                      anonymous viewer editor admin stranger admin2 key  key:read key:other revoked
+get_item              401       200    200    200   200      200    200  200      403       401
+list_items            401       200    200    200   200      200    200  200      403       401
+suggest_items         401       200    200    200   200      200    200  200      403       401
+get_item_name         401       200    200    200   200      200    200  200      403       401
+get_item_by_sku       401       200    200    200   200      200    200  200      403       401
+list_public_items     200       200    200    200   200      200    200  200      200       200
+get_public_item       200       200    200    200   200      200    200  200      200       200
+create_item           401       403    201    201   403      201    201  403      403       401
+update_item           401       403    200    200   403      200    200  403      403       401
+replace_item          401       403    200    200   403      200    200  403      403       401
+delete_item           401       403    204    204   403      204    204  403      403       401
+put_item_by_sku       401       403    200    200   403      200    200  403      403       401
+change_many_items     401       403    200    200   403      200    200  403      403       401
+log_in                200       200    200    200   200      200    200  200      200       200
+log_out               401       204    204    204   204      204    403  403      403       401
+list_sessions         401       200    200    200   200      200    403  403      403       401
+close_other_sessions  401       204    204    204   204      204    403  403      403       401
+read_session          401       200    200    200   404      404    403  403      403       401
+close_session         401       204    204    204   404      404    403  403      403       401
+list_api_keys         401       200    200    200   200      200    403  403      403       401
+create_api_key        401       201    201    201   201      201    403  403      403       401
+read_api_key          401       200    200    200   404      404    403  403      403       401
+revoke_api_key        401       204    204    204   404      404    403  403      403       401
+read_me               401       200    200    200   200      200    200  200      200       401
+update_me             401       200    200    200   200      200    403  403      403       401
+change_password       401       204    204    204   204      204    403  403      403       401
+list_users            401       403    403    200   403      200    200  200      403       401
+create_user           401       403    403    201   403      201    201  403      403       401
+read_user             401       200    200    200   403      200    200  200      200       401
+update_user           401       403    403    200   403      200    200  403      403       401
+delete_user           401       403    403    204   403      204    204  403      403       401
+read_public_user      200       200    200    200   200      200    200  200      200       200
+ping                  200       200    200    200   200      200    200  200      200       200
+read_liveness         200       200    200    200   200      200    200  200      200       200
+read_readiness        200       200    200    200   200      200    200  200      200       200
+read_health           200       200    200    200   200      200    200  200      200       200
 """
 
 _HEAD, *_ROWS = (line.split() for line in EXPECTED.strip().splitlines())

@@ -1,5 +1,6 @@
 """The OpenAPI document: what FastAPI reads off the routes, with every refusal they can give."""
 
+import re
 from collections.abc import Iterator, Mapping
 from http import HTTPStatus
 from typing import Any, Final
@@ -51,25 +52,26 @@ def _describe(document: dict[str, Any]) -> None:
     """Complete the document in place."""
     components = document.setdefault("components", {})
     schemas = components.setdefault("schemas", {})
-    for path, operation in _operations(document):
-        statuses = set(_refusals(path, operation)) if path.startswith("/v1/") else set()
+    for path, method, operation in _operations(document):
+        served = path.startswith("/v1/")
+        statuses = set(_refusals(path, method, operation)) if served else set()
         _declare(operation, statuses)
     for name in ("HTTPValidationError", "ValidationError"):
         schemas.pop(name, None)
     schemas.update(_problem_schemas())
     document["components"]["schemas"] = dict(sorted(schemas.items()))
     components["responses"] = {
-        name: _response(sentence, headers) for name, sentence, headers in _REFUSALS.values()
+        name: _response(status, sentence) for status, (name, sentence, _) in _REFUSALS.items()
     }
 
 
-def _operations(document: dict[str, Any]) -> Iterator[tuple[str, Operation]]:
+def _operations(document: dict[str, Any]) -> Iterator[tuple[str, str, Operation]]:
     for path, item in document["paths"].items():
-        for operation in item.values():
-            yield path, operation
+        for method, operation in item.items():
+            yield path, method, operation
 
 
-def _refusals(path: str, operation: Operation) -> Iterator[int]:
+def _refusals(path: str, method: str, operation: Operation) -> Iterator[int]:
     """Tell from an operation's form how it may be refused; a slice adds what only it knows."""
     yield from (429, 500, 503)
     headers = {one["name"].lower() for one in operation.get("parameters", ()) if _is_header(one)}
@@ -83,7 +85,7 @@ def _refusals(path: str, operation: Operation) -> Iterator[int]:
         yield 422
     if "if-match" in headers:
         yield from (412, 428)
-    if "idempotency-key" in headers:
+    if method != "get":
         yield 409
 
 
@@ -102,18 +104,24 @@ def _declare(operation: Operation, statuses: set[int]) -> None:
 
 def _reference(status: int, declared: str | None) -> dict[str, Any]:
     """Refer to the shared response, or say more exactly what a slice declared."""
-    name, sentence, headers = _REFUSALS[status]
+    name, sentence, _ = _REFUSALS[status]
     usual = {HTTPStatus(status).phrase, "Validation Error", sentence, None}
     if declared in usual:
         return {"$ref": _RESPONSES + name}
-    return _response(declared or sentence, headers)
+    return _response(status, declared or sentence)
 
 
-def _response(sentence: str, headers: Mapping[str, Any]) -> dict[str, Any]:
-    response: dict[str, Any] = {
-        "description": sentence,
-        "content": {MEDIA_TYPE: {"schema": {"$ref": f"{_SCHEMAS}Problem"}}},
+def _response(status: int, sentence: str) -> dict[str, Any]:
+    name, _, headers = _REFUSALS[status]
+    example = {
+        "type": f"/problems/{re.sub('(?<=[a-z])(?=[A-Z])', '-', name).lower()}",
+        "title": name,
+        "status": status,
+        "detail": sentence,
+        "request_id": "7d3b1c0e9a5f4e21",
     }
+    content = {"schema": {"$ref": f"{_SCHEMAS}Problem"}, "example": example}
+    response: dict[str, Any] = {"description": sentence, "content": {MEDIA_TYPE: content}}
     if headers:
         response["headers"] = {name: {"schema": schema} for name, schema in headers.items()}
     return response

@@ -25,6 +25,7 @@ from pricebook.core.route_table import RouteTable
 
 MEDIA_TYPE = "application/problem+json"
 _POINTER_LENGTH = 200
+_DETAIL_LENGTH = 500
 # RFC 3986, section 3.4; and the sign of what is quoted already.
 _QUERY_CHARACTERS = "!$&'()*+,;=:@/?-._~%"
 
@@ -150,8 +151,16 @@ def _field_problem(found: Mapping[str, Any], body: object) -> dict[str, str]:
         pointer = "/".join(str(part) for part in (place, *parts))
     return {
         "pointer": _sayable(pointer)[:_POINTER_LENGTH],
-        "detail": found["msg"].removeprefix("Value error, "),
+        "detail": _detail(found)[:_DETAIL_LENGTH],
     }
+
+
+def _detail(found: Mapping[str, Any]) -> str:
+    """Say what is wrong, in pydantic's words where they do not repeat the input."""
+    if found["type"] == "union_tag_invalid":
+        return f"Input should be one of {found['ctx']['expected_tags']}"
+    message: str = found["msg"]
+    return message.removeprefix("Value error, ")
 
 
 def _path_in(body: object, parts: Sequence[str | int]) -> list[str | int]:

@@ -15,6 +15,7 @@ from pydantic import (
     Field,
     PlainSerializer,
     StringConstraints,
+    model_validator,
 )
 
 
@@ -104,6 +105,15 @@ class Input(BaseModel):
     model_config = ConfigDict(
         extra="forbid", frozen=True, hide_input_in_errors=True, str_max_length=20_000
     )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _is_no_number(cls, given: object) -> object:
+        """FastAPI reads objects by their attributes too, and a Decimal is an object."""
+        if isinstance(given, Decimal):
+            message = "must be an object"
+            raise ValueError(message)  # noqa: TRY004 - pydantic reports ValueError, not TypeError
+        return given
 
 
 class Output(BaseModel):
