@@ -50,8 +50,7 @@ async def prune(ctx: Context) -> None:
 def make_worker(settings: Settings, database: Database) -> Worker:
     """Make the worker, within the loop that it is to run on."""
     return Worker(
-        functions=[prune],
-        cron_jobs=[cron(prune, name="prune-hourly", minute=0, timeout=_JOB_TIMEOUT_SECONDS)],
+        cron_jobs=[cron(prune, name="prune", minute=0)],
         redis_settings=worker_connection(settings),
         ctx={"database": database},
         job_serializer=serialize,

@@ -14,7 +14,9 @@ from redis.exceptions import TimeoutError as ValkeyTimeoutError
 
 from pricebook.core.settings import Settings
 
-FOREVER = -1
+_FOREVER = -1
+# redis-py leaves a refused connection out of what it tries again: it is an OSError.
+_PASSING = (ValkeyConnectionError, ValkeyTimeoutError, OSError)
 
 log = structlog.get_logger(__name__)
 
@@ -35,19 +37,20 @@ def worker_connection(settings: Settings) -> RedisSettings:
         message = "PRICEBOOK_REDIS_URL is not set"
         raise RuntimeError(message)
     connection = RedisSettings.from_dsn(settings.redis_url.get_secret_value())
-    connection.retry = _LoggedRetry(ExponentialBackoff(cap=1, base=0.1), FOREVER)
-    connection.retry_on_error = [ValkeyConnectionError, ValkeyTimeoutError]
+    connection.retry = _LoggedRetry(ExponentialBackoff(cap=1, base=0.1))
+    connection.retry_on_error = [*_PASSING]
     connection.retry_on_timeout = True
     return connection
 
 
 class _LoggedRetry(Retry):
-    """Says once for each outage that Valkey is away, and once that it is back."""
+    """Tries for ever; says once for each outage that Valkey is away, and once that it is back."""
 
     __slots__ = ("_is_away",)
 
-    def __init__(self, backoff: ExponentialBackoff, retries: int) -> None:
-        super().__init__(backoff, retries)
+    def __init__(self, backoff: ExponentialBackoff) -> None:
+        super().__init__(backoff, _FOREVER)
+        self.update_supported_errors([*_PASSING])
         self._is_away = False
 
     async def call_with_retry(

@@ -63,6 +63,9 @@ class EmbeddedServer(ManagedProcess):
 
     def launch(self) -> None:
         """Start without waiting, on the port it had before if this is a replacement."""
+        # A process that was killed this moment takes another to end.
+        if not self.has_stopped(1):
+            return
         self._take_folder()
         self._stop_leftover()
         if not self._port:
