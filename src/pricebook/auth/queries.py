@@ -33,9 +33,8 @@ Credential = type[Session] | type[ApiKey]
 
 def _is_of_present_epoch() -> ColumnElement[bool]:
     """Whether no change of the user's credentials has ended the session."""
-    return or_(
-        Session.credentials_epoch == User.credentials_epoch, Session.id == User.kept_session_id
-    )
+    is_kept = Session.id.is_not_distinct_from(User.kept_session_id)
+    return or_(Session.credentials_epoch == User.credentials_epoch, is_kept)
 
 
 def _has_time_left(credential: Credential) -> ColumnElement[bool]:

@@ -131,7 +131,7 @@ async def forget_failures(session: AsyncSession, budget: Budget) -> None:
 
 async def prune(session: AsyncSession) -> int:
     """Delete the counts of past windows; return how many."""
-    past = delete(FailedAttempts).where(FailedAttempts.expires_at < func.now())
+    past = delete(FailedAttempts).where(FailedAttempts.expires_at <= func.now())
     return cast("CursorResult[object]", await session.execute(past)).rowcount
 
 
