@@ -9,6 +9,12 @@ READY := $(VENV)/.ready
 # Whatever environment make is called from, the work happens in this one.
 unexport VIRTUAL_ENV PYTHONHOME PYTHONPATH UV_PROJECT_ENVIRONMENT
 
+# Trust what the machine trusts, where it has a list: networks with a certificate of their own.
+ROOTS := /etc/ssl/certs/ca-certificates.crt /etc/pki/tls/certs/ca-bundle.crt /etc/ssl/cert.pem
+ifneq ($(wildcard $(ROOTS)),)
+export UV_SYSTEM_CERTS ?= true
+endif
+
 .DEFAULT_GOAL := help
 .PHONY: help up demo doctor migrate revision test check format audit bench chaos openapi clean
 

@@ -13,10 +13,12 @@ from pathlib import Path
 from typing import IO, cast
 
 _PR_SET_PDEATHSIG = 1
-_PR_SET_KEEPCAPS = 8
+_PR_SET_SECUREBITS = 28
 _PR_CAP_AMBIENT = 47
 _PR_CAP_AMBIENT_RAISE = 2
+_SECBIT_NO_SETUID_FIXUP = 4
 _CAP_DAC_OVERRIDE = 1
+_CAP_SETPCAP = 8
 _CAP_VERSION_3 = 0x20080522
 
 _libc = ctypes.CDLL(None, use_errno=True)
@@ -203,18 +205,21 @@ def may_keep_file_access() -> bool:
     except OSError:
         return False
     permitted = next(line for line in status.splitlines() if line.startswith("CapPrm:"))
-    return bool(int(permitted.split()[1], 16) >> _CAP_DAC_OVERRIDE & 1)
+    needed = 1 << _CAP_DAC_OVERRIDE | 1 << _CAP_SETPCAP
+    return int(permitted.split()[1], 16) & needed == needed
 
 
 def _become(identity: Identity) -> None:
     os.setgroups([])
     os.setgid(identity.gid)
     if identity.keeps_file_access:
-        _libc.prctl(_PR_SET_KEEPCAPS, 1, 0, 0, 0)
+        # The change of user leaves the capabilities alone, and so does access(2), by which
+        # PostgreSQL finds its own programs.
+        _libc.prctl(_PR_SET_SECUREBITS, _SECBIT_NO_SETUID_FIXUP, 0, 0, 0)
     os.setuid(identity.uid)
     if identity.keeps_file_access:
-        # An ambient capability is the only kind that a program without file capabilities
-        # still has after exec (capabilities(7)).
+        # One is kept. An ambient capability is the only kind that a program without file
+        # capabilities still has after exec (capabilities(7)).
         bit = 1 << _CAP_DAC_OVERRIDE
         header = (ctypes.c_uint32 * 2)(_CAP_VERSION_3, 0)
         _libc.capset(header, (ctypes.c_uint32 * 6)(bit, bit, bit, 0, 0, 0))
