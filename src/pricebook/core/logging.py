@@ -81,5 +81,7 @@ def _configure_libraries(level: str, shared: list[Processor], *, is_json: bool) 
             "formatters": {"line": formatter},
             "handlers": {"stderr": {"class": "logging.StreamHandler", "formatter": "line"}},
             "root": {"handlers": ["stderr"], "level": level},
+            # Alembic announces each of its plugins as loudly as a migration.
+            "loggers": {"alembic.runtime.plugins": {"level": "WARNING"}},
         }
     )

@@ -1,7 +1,6 @@
 """The database's schema: which head it has, which one this code needs, and how to get there."""
 
 import asyncio
-import logging
 from functools import cache
 from pathlib import Path
 
@@ -18,9 +17,6 @@ from pricebook.core.settings import Settings
 _CONNECT_SECONDS = 5.0
 # Two `pricebook migrate` at once wait for each other on this lock. An arbitrary number of ours.
 _MIGRATION_LOCK = 7_427_423_665
-
-# Alembic announces each of its plugins at the level at which we want to hear of migrations.
-logging.getLogger("alembic.runtime.plugins").setLevel(logging.WARNING)
 
 
 class SchemaError(MendableError):
