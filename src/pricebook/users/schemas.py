@@ -2,12 +2,19 @@
 
 from typing import Annotated, Literal
 
-from pydantic import AfterValidator, EmailStr, Field
+from pydantic import (
+    AfterValidator,
+    EmailStr,
+    Field,
+    SecretStr,
+    ValidationInfo,
+    field_validator,
+)
 
 from pricebook.core.pagination import Cursor, Limit
 from pricebook.core.principal import Role
 from pricebook.core.schemas import Id, Input, Line, Moment, Output, Patch, SearchText, unchanged
-from pricebook.core.security import NewPassword, Password
+from pricebook.core.security import NewPassword, Password, is_guessable
 
 Email = Annotated[EmailStr, AfterValidator(str.lower), Field(max_length=254)]
 """An e-mail address, in lower case: the name to log in with."""
@@ -24,6 +31,15 @@ class UserIn(Input):
     name: Line
     password: NewPassword
     role: Role = Role.VIEWER
+
+    @field_validator("password")
+    @classmethod
+    def _not_the_address(cls, password: SecretStr, others: ValidationInfo) -> SecretStr:
+        email: str = others.data.get("email", "")
+        if is_guessable(password, email, email.partition("@")[0]):
+            message = "must not be the e-mail address"
+            raise ValueError(message)
+        return password
 
 
 class UserPatch(Patch):

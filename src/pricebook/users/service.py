@@ -97,10 +97,8 @@ async def create_user(session: AsyncSession, hasher: PasswordHasher, new: UserIn
 
     Raises:
         EmailTaken: Somebody has the address.
-        PasswordIsAddress: The password is the address, or nearly.
 
     """
-    _refuse_address(new.password, new.email, "/password")
     hashed = await hasher.hash(new.password)
     user = User(email=new.email, name=new.name, role=new.role, hashed_password=hashed)
     session.add(user)
@@ -184,12 +182,14 @@ async def change_password(
 
     Raises:
         CurrentPasswordWrong: It is not the current password.
+        PasswordIsAddress: The new one is the e-mail address, or nearly.
         PasswordUnchanged: The new one is the old one.
         TooManyFailures: Too many wrong ones came before.
 
     """
     known = await _get(gate.reads, _PASSWORD, me.user_id)
-    _refuse_address(change.new_password, known["email"], "/new_password")
+    if is_guessable(change.new_password, known["email"], known["email"].partition("@")[0]):
+        raise PasswordIsAddress(pointer="/new_password")
     await _prove(gate, me, change.current_password, known["hashed_password"])
     if change.new_password == change.current_password:
         raise PasswordUnchanged(pointer="/new_password")
@@ -209,11 +209,6 @@ async def _prove(gate: PasswordGate, me: Principal, password: SecretStr, hashed:
     verdict = await gate.check(password, hashed, [budget])
     if not verdict.is_right:
         raise CurrentPasswordWrong(pointer="/current_password")
-
-
-def _refuse_address(password: SecretStr, email: str, pointer: str) -> None:
-    if is_guessable(password, email, email.partition("@")[0]):
-        raise PasswordIsAddress(pointer=pointer)
 
 
 async def ensure_admin(session: AsyncSession, email: str, password: SecretStr) -> bool:
