@@ -112,6 +112,18 @@ def test_children_stop_in_the_reverse_order(
     assert supervised.is_gone()
 
 
+def test_under_nohup_the_end_of_the_terminal_changes_nothing(
+    start: Callable[..., Supervised],
+) -> None:
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    supervised = start()
+    signal.signal(signal.SIGHUP, before)
+    supervised.process.send_signal(signal.SIGHUP)
+    supervised.process.send_signal(signal.SIGTERM)
+    assert supervised.process.wait(20) == 0
+    assert len(supervised.entries("asked")) == 3
+
+
 def test_a_child_that_will_not_stop_is_killed(start: Callable[..., Supervised]) -> None:
     supervised = start("refuses")
     supervised.process.terminate()

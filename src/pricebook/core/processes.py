@@ -70,7 +70,11 @@ class Supervisor(AbstractContextManager["Supervisor"]):
 
     def __enter__(self) -> Self:
         """Take over the signals."""
-        self._handlers = {number: signal.signal(number, self._on_signal) for number in _SIGNALS}
+        self._handlers = {number: signal.getsignal(number) for number in _SIGNALS}
+        if self._handlers[signal.SIGHUP] is signal.SIG_IGN:  # started by nohup
+            del self._handlers[signal.SIGHUP]
+        for number in self._handlers:
+            signal.signal(number, self._on_signal)
         return self
 
     def __exit__(
