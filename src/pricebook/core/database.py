@@ -65,7 +65,7 @@ class Database:
 
     async def close(self) -> None:
         """Close every connection."""
-        await self.reads.close()
+        self.reads.close()
         await self.engine.dispose()
 
 
@@ -73,7 +73,6 @@ class Database:
 async def open_database(settings: Settings, application: str) -> AsyncIterator[Database]:
     """Yield a database whose connections are closed at the end."""
     database = Database(settings, application=application)
-    await database.reads.open()
     try:
         yield database
     finally:

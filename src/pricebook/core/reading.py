@@ -5,9 +5,11 @@ The DTO is the projection: a read selects exactly the columns that its output mo
 `response_model` as they come. Writes take the ORM's road, in `core.session`.
 """
 
+import asyncio
 from collections.abc import Callable, Iterable, Mapping
 from functools import lru_cache, wraps
-from typing import Any, ParamSpec, cast
+from typing import Any, ParamSpec, TypeAlias, cast
+from weakref import WeakSet
 
 import asyncpg
 from pydantic import BaseModel
@@ -17,6 +19,7 @@ from sqlalchemy.orm import DeclarativeBase, InstrumentedAttribute
 
 P = ParamSpec("P")
 Row = dict[str, Any]
+Connection: TypeAlias = asyncpg.Connection
 
 # Clients choose some shapes, such as the fields they want: past this many, old ones are forgotten.
 _SHAPES = 500
@@ -60,35 +63,30 @@ def compiled_once(query: Callable[P, Select[*tuple[Any, ...]]]) -> Callable[P, C
 
 
 class ReadPool:
-    """Connections on which PostgreSQL itself refuses to write."""
+    """Connections on which PostgreSQL itself refuses to write, lent out for one statement each.
+
+    A statement outside a transaction leaves nothing behind that would have to be reset, so this is
+    all the pool that is needed; asyncpg's costs more time than the rest of a read.
+    """
 
     def __init__(
         self, url: str, *, size: int, timeout_seconds: float, server_settings: Mapping[str, str]
     ) -> None:
-        """Describe the pool; `open` makes it, and nothing connects before the first read."""
+        """Describe the connections; none is opened before the first read."""
         self._timeout_seconds = timeout_seconds
-        self._pool: asyncpg.Pool[asyncpg.Record] | None = None
+        self._places = asyncio.Semaphore(size)
+        self._idle: list[Connection] = []
+        self._opened: WeakSet[Connection] = WeakSet()
         self._options: dict[str, Any] = {
             "dsn": url,
-            "min_size": 0,
-            "max_size": size,
-            "max_inactive_connection_lifetime": 300,
             "timeout": timeout_seconds,
-            # Every read is one statement outside a transaction: there is nothing to reset, and
-            # asyncpg's reset would cost a round trip a read.
-            "reset": _nothing_to_reset,
             "server_settings": {**server_settings, "default_transaction_read_only": "on"},
         }
 
-    async def open(self) -> None:
-        """Make the pool."""
-        self._pool = await asyncpg.create_pool(**self._options)
-
-    async def close(self) -> None:
+    def close(self) -> None:
         """Close the connections, at once where they are still in use."""
-        if self._pool is not None:
-            self._pool.terminate()
-            self._pool = None
+        for connection in list(self._opened):
+            connection.terminate()
 
     async def rows(self, statement: Compiled, **values: object) -> list[Row]:
         """Return every row as a dict.
@@ -118,20 +116,40 @@ class ReadPool:
         except (asyncpg.PostgresConnectionError, asyncpg.InterfaceError) as error:
             if not is_closed(error):
                 raise
-        # The server closed the connection while it lay in the pool. A read may be sent again.
+        # The server closed the connection while it was idle. A read may be sent again.
         return await self._fetch_once(statement.sql, arguments)
 
     async def _fetch_once(self, sql: str, arguments: list[Any]) -> list[asyncpg.Record]:
-        if self._pool is None:
-            message = "the read pool is not open"
-            raise RuntimeError(message)
-        async with self._pool.acquire(timeout=self._timeout_seconds) as connection:
-            records: list[asyncpg.Record] = await connection.fetch(sql, *arguments)
-            return records
+        await self._wait_for_place()
+        try:
+            connection = self._take_idle() or await self._connect()
+            try:
+                records: list[asyncpg.Record] = await connection.fetch(sql, *arguments)
+                return records
+            finally:
+                self._idle.append(connection)
+        finally:
+            self._places.release()
 
+    async def _wait_for_place(self) -> None:
+        if not self._places.locked():
+            await self._places.acquire()
+            return
+        async with asyncio.timeout(self._timeout_seconds):
+            await self._places.acquire()
 
-async def _nothing_to_reset(_connection: object) -> None:
-    """Leave the connection as it is."""
+    def _take_idle(self) -> Connection | None:
+        """Return the connection that was used last, and forget those that are closed."""
+        while self._idle:
+            connection = self._idle.pop()
+            if not connection.is_closed():
+                return connection
+        return None
+
+    async def _connect(self) -> Connection:
+        connection = await asyncpg.connect(**self._options)
+        self._opened.add(connection)
+        return connection
 
 
 def is_closed(error: Exception) -> bool:
