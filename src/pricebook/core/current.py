@@ -21,6 +21,8 @@ from pricebook.core.errors import Forbidden, Unauthenticated
 from pricebook.core.principal import Principal, Role, Scope
 from pricebook.core.rate_limits import RateLimiter
 
+_PRINCIPAL = "pricebook.principal"
+
 Authenticate = Callable[[str], Awaitable[Principal | None]]
 
 
@@ -78,7 +80,7 @@ async def identify(request: Request) -> Principal | None:
         TooManyRequests: The caller's limit is used up.
 
     """
-    known: Principal | None = getattr(request.state, "principal", None)
+    known: Principal | None = request.scope.get(_PRINCIPAL)
     token = bearer_token(request)
     if known is not None or token is None:
         return known
@@ -88,7 +90,7 @@ async def identify(request: Request) -> Principal | None:
         limiter(request).count_network(client_network(request))
         raise CredentialsInvalid
     limiter(request).count_credential(principal.credential_id)
-    request.state.principal = principal
+    request.scope[_PRINCIPAL] = principal
     if context := current_context():
         context.user_id = principal.user_id
     return principal
@@ -133,7 +135,7 @@ class Guard(OAuth2PasswordBearer):
         return principal
 
 
-def count_anonymous(request: Request) -> None:
+async def count_anonymous(request: Request) -> None:
     """Count a request to a public route against its address."""
     limiter(request).count_network(client_network(request))
 

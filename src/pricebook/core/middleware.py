@@ -5,8 +5,9 @@ Pure ASGI and one layer, since each request pays for it.
 
 import re
 import time
+from collections.abc import Iterable, Mapping
+from secrets import token_hex
 from typing import Final
-from uuid import uuid4
 
 import structlog
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -18,7 +19,7 @@ from pricebook.core.errors import PricebookError, TooLarge, Unavailable, Unsuppo
 from pricebook.core.problems import InternalError, problem
 from pricebook.core.settings import HttpSettings
 
-_SANE_ID = re.compile(r"[A-Za-z0-9._:-]{8,128}")
+_SANE_ID = re.compile(rb"[A-Za-z0-9._:-]{8,128}")
 
 # An orchestrator that gets no answer here ends the process, which helps nobody in a rush.
 _ANSWERED_IN_A_RUSH = ("/health/live", "/ping")
@@ -32,6 +33,10 @@ SECURITY_HEADERS: Final = (
     (b"content-security-policy", b"default-src 'none'; frame-ancestors 'none'"),
     (b"strict-transport-security", b"max-age=63072000; includeSubDomains"),
 )
+
+_SECURED = frozenset(name for name, _ in SECURITY_HEADERS)
+
+Header = tuple[bytes, bytes]
 
 log = structlog.get_logger("pricebook.access")
 
@@ -114,24 +119,30 @@ def _whole_path(scope: Scope) -> str:
 class _Exchange:
     """One request and its answer, as they pass."""
 
+    __slots__ = (
+        "_began",
+        "_body_bytes_left",
+        "_method",
+        "_receive",
+        "_send",
+        "context",
+        "headers",
+        "scope",
+        "status",
+    )
+
     def __init__(self, scope: Scope, receive: Receive, send: Send, max_body_bytes: int) -> None:
+        self._began = time.perf_counter()
         self._method: str = scope["method"]
         # HEAD is answered like GET (RFC 9110, section 9.3.2); the server leaves the body out.
-        self.scope: Scope = {
-            **scope,
-            "method": "GET" if self._method == "HEAD" else self._method,
-            "path": _whole_path(scope),
-            "pricebook.exchange": self,
-        }
+        method = "GET" if self._method == "HEAD" else self._method
+        self.scope: Scope = {**scope, "method": method, "pricebook.exchange": self}
         self.headers: dict[bytes, bytes] = dict(scope["headers"])
         self.status = 0
         self._receive = receive
         self._send = send
         self._body_bytes_left = max_body_bytes
-        self._began = time.perf_counter()
-        given = self.headers.get(b"x-request-id", b"").decode("latin-1")
-        request_id = given if _SANE_ID.fullmatch(given) else uuid4().hex
-        self.context = RequestContext(request_id)
+        self.context = RequestContext(_request_id(self.headers))
 
     async def receive(self) -> Message:
         """Pass on a piece of the body; refuse the one that goes past the limit."""
@@ -145,16 +156,18 @@ class _Exchange:
         """Pass on a piece of the answer; its head carries what every head does."""
         if message["type"] == "http.response.start":
             self.status = message["status"]
-            own = {name for name, _ in message["headers"]}
-            took = f"app;dur={self._milliseconds():.1f}".encode()
-            message["headers"] = [
-                *message["headers"],
-                (b"x-request-id", self.context.request_id.encode()),
-                (b"server-timing", took),
-                *self.context.headers,
-                *(header for header in SECURITY_HEADERS if header[0] not in own),
-            ]
+            message["headers"] = [*message["headers"], *self._additions(message["headers"])]
         await self._send(message)
+
+    def _additions(self, own: Iterable[Header]) -> Iterable[Header]:
+        yield (b"x-request-id", self.context.request_id.encode())
+        yield (b"server-timing", b"app;dur=%.1f" % self._milliseconds())
+        yield from self.context.headers
+        names = {name for name, _ in own}
+        if names.isdisjoint(_SECURED):
+            yield from SECURITY_HEADERS
+        else:
+            yield from (header for header in SECURITY_HEADERS if header[0] not in names)
 
     def log(self) -> None:
         """Write the request's line; queries stay out of it, since people put secrets there."""
@@ -168,3 +181,11 @@ class _Exchange:
 
     def _milliseconds(self) -> float:
         return (time.perf_counter() - self._began) * 1000
+
+
+def _request_id(headers: Mapping[bytes, bytes]) -> str:
+    """Take the client's, if it is sane; else make one."""
+    given = headers.get(b"x-request-id")
+    if given is not None and _SANE_ID.fullmatch(given):
+        return given.decode()
+    return token_hex(16)

@@ -59,6 +59,8 @@ class Route(APIRoute):
     def get_route_handler(self) -> Handler:
         """Wrap FastAPI's handler; what happens here is before the session's commit."""
         handle = super().get_route_handler()
+        if self.body_field is None and "POST" not in (self.methods or ()):
+            return handle
 
         async def handle_exactly(request: Request) -> Response:
             exact = ExactRequest(request.scope, request.receive)
