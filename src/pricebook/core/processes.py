@@ -10,13 +10,12 @@ from typing import Any, Self
 
 import structlog
 
-from pricebook.core.spawn import ManagedProcess
+from pricebook.core.spawn import STOP_SIGNALS, ManagedProcess
 
 _LOOK_EVERY_SECONDS = 0.1
 # A process that ends sooner than this after its start has failed rather than been killed.
 _QUICK_END_SECONDS = 1.5
 _LONGEST_PAUSE_SECONDS = 2.0
-_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 log = structlog.get_logger(__name__)
 
@@ -70,7 +69,7 @@ class Supervisor(AbstractContextManager["Supervisor"]):
 
     def __enter__(self) -> Self:
         """Take over the signals."""
-        self._handlers = {number: signal.getsignal(number) for number in _SIGNALS}
+        self._handlers = {number: signal.getsignal(number) for number in STOP_SIGNALS}
         if self._handlers[signal.SIGHUP] is signal.SIG_IGN:  # started by nohup
             del self._handlers[signal.SIGHUP]
         for number in self._handlers:

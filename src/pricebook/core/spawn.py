@@ -12,6 +12,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, cast
 
+# What tells a process to stop: the terminal, whoever manages services, the terminal's end.
+STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+
 _PR_SET_PDEATHSIG = 1
 _PR_SET_SECUREBITS = 28
 _PR_CAP_AMBIENT = 47
@@ -94,6 +97,7 @@ class Child:
         parent = os.getpid()
 
         def prepare() -> None:
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, STOP_SIGNALS)
             if self.identity is not None:
                 _become(self.identity)
             _die_with(parent, self.stop_signal)
@@ -116,8 +120,16 @@ class ManagedProcess(ABC):
 
     def launch(self) -> None:
         """Start it, without waiting until it is of use."""
-        self._process = self.child().start()
+        self._start()
         self._close_stdin()
+
+    def _start(self) -> None:
+        # A KeyboardInterrupt between fork and assignment would lose sight of the child.
+        signal.pthread_sigmask(signal.SIG_BLOCK, STOP_SIGNALS)
+        try:
+            self._process = self.child().start()
+        finally:
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, STOP_SIGNALS)
 
     def _close_stdin(self) -> None:
         if self._process is not None and self._process.stdin is not None:
@@ -176,7 +188,7 @@ class Service(ManagedProcess):
 
     def hold(self) -> None:
         """Start the process, and let it wait for `release`."""
-        self._process = self._described.start()
+        self._start()
 
     def release(self) -> None:
         """Let a held process begin."""
