@@ -12,7 +12,7 @@ import httpx2
 import pytest
 
 from pricebook import cli, doctor
-from pricebook.core.schema import needed_head
+from pricebook.core.schema_head import needed_head
 from pricebook.core.settings import load_settings
 
 NOWHERE = "postgresql://nobody@127.0.0.1:1/nothing"
@@ -74,7 +74,10 @@ async def test_migrate_brings_an_empty_database_to_the_head(run: Run, scratch: s
 
 
 async def test_two_migrations_at_once_do_not_meet(run: Run, scratch: str) -> None:
-    code = "from pricebook.core import schema, settings; schema.migrate(settings.load_settings())"
+    code = (
+        "from pricebook.core import schema_head, settings;"
+        "schema_head.migrate(settings.load_settings())"
+    )
     starting = [asyncio.create_subprocess_exec(sys.executable, "-c", code) for _ in range(3)]
     processes = await asyncio.gather(*starting)
     assert await asyncio.gather(*(process.wait() for process in processes)) == [0, 0, 0]

@@ -55,11 +55,11 @@ def worker() -> None:
 @app.command()
 def migrate() -> None:
     """Bring the database to the schema that this version needs."""
-    from pricebook.core import schema
+    from pricebook.core import schema_head
 
     settings = _settings_with_servers()
-    schema.migrate(settings)
-    typer.echo(f"The schema is at {schema.needed_head()}.")
+    schema_head.migrate(settings)
+    typer.echo(f"The schema is at {schema_head.needed_head()}.")
 
 
 @app.command()
@@ -116,9 +116,9 @@ def doctor() -> None:
 @app.command(hidden=True)
 def revision(message: str) -> None:
     """Write a migration that takes the running database to what the models say."""
-    from pricebook.core import schema
+    from pricebook.core import schema_head
 
-    schema.write_revision(_settings_with_servers(), message)
+    schema_head.write_revision(_settings_with_servers(), message)
 
 
 @app.command(hidden=True)
@@ -137,7 +137,7 @@ def _settings_with_servers() -> Settings:
 
 def _settings_of_a_ready_database() -> Settings:
     """Return the settings, once it is sure that database and code fit together."""
-    from pricebook.core.schema import check_schema
+    from pricebook.core.schema_head import check_schema
 
     settings = load_settings()
     asyncio.run(check_schema(settings))

@@ -8,7 +8,7 @@ from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
 from pricebook.core.mendable import MendableError
-from pricebook.core.schema import DatabaseAwayError, check_schema, connect
+from pricebook.core.schema_head import DatabaseAwayError, check_schema, connect
 from pricebook.core.settings import Settings
 
 _NEEDED_VERSION = 180_000

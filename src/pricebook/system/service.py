@@ -11,7 +11,7 @@ from sqlalchemy import Text, column, select, table
 
 from pricebook.core.database import Database, is_outage
 from pricebook.core.reading import Compiled
-from pricebook.core.schema import needed_head, revisions
+from pricebook.core.schema_head import needed_head, revisions
 from pricebook.system.schemas import Health, Part, Status
 
 # Probes and passers-by together cost the database one question a second.
