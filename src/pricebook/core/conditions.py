@@ -8,7 +8,7 @@ from fastapi import Depends, Request
 
 from pricebook.core.errors import PreconditionFailed, PreconditionRequired
 
-_ENTITY_TAG = re.compile(r'(?:W/)?"[\x21\x23-\x7e\x80-\xff]*"')
+_ENTITY_TAG = re.compile(r'(?:^|,)\s*(W/)?("[\x21\x23-\x7e\x80-\xff]*")\s*(?=,|$)')
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,7 +35,7 @@ class Conditions:
                 raise PreconditionFailed
         elif self.is_match_required and etags:
             raise PreconditionRequired
-        if self.if_none_match is not None and _names(_as_strong(self.if_none_match), etags):
+        if self._excludes(etags):
             raise PreconditionFailed
 
     def is_met_by(self, etag: str) -> bool:
@@ -47,19 +47,23 @@ class Conditions:
         """
         if self.if_match is not None and not _names(self.if_match, (etag,)):
             raise PreconditionFailed
-        return self.if_none_match is not None and _names(_as_strong(self.if_none_match), (etag,))
+        return self._excludes((etag,))
+
+    def _excludes(self, etags: tuple[str, ...]) -> bool:
+        header = self.if_none_match
+        return header is not None and _names(header, etags, is_weak_enough=True)
 
 
-def _names(header: str, etags: tuple[str, ...]) -> bool:
-    """Compare strongly: a weak tag names nothing (section 8.8.3.2), and neither does nonsense."""
+def _names(header: str, etags: tuple[str, ...], *, is_weak_enough: bool = False) -> bool:
+    """Whether a list of entity tags, or `*`, names one of `etags`; what is no tag names nothing.
+
+    If-Match compares strongly (section 13.1.1): a weak tag names nothing. If-None-Match compares
+    weakly (section 13.1.2).
+    """
     if header.strip() == "*":
         return bool(etags)
-    return not set(etags).isdisjoint(_ENTITY_TAG.findall(header))
-
-
-def _as_strong(header: str) -> str:
-    """If-None-Match compares weakly (section 13.1.2): the W/ does not count."""
-    return header.replace('W/"', '"')
+    found = _ENTITY_TAG.findall(header)
+    return any(tag in etags and (is_weak_enough or not weak) for weak, tag in found)
 
 
 def conditions_of(request: Request) -> Conditions:
@@ -77,7 +81,11 @@ def _joined(lines: list[str]) -> str | None:
     return ", ".join(lines) if lines else None
 
 
-Guarded = Annotated[Conditions, Depends(conditions_of)]
+async def _conditions(request: Request) -> Conditions:
+    return conditions_of(request)
+
+
+Guarded = Annotated[Conditions, Depends(_conditions)]
 
 
 def _documented(name: str, description: str) -> dict[str, Any]:

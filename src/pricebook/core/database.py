@@ -18,6 +18,7 @@ from sqlalchemy.ext.asyncio import (
 from sqlalchemy.orm import DeclarativeBase
 from sqlalchemy.pool import ConnectionPoolEntry
 
+from pricebook.core.fair_pool import FairPool
 from pricebook.core.reading import ReadPool, is_closed
 from pricebook.core.settings import Settings
 
@@ -90,6 +91,7 @@ def _make_engine(settings: Settings, application: str) -> AsyncEngine:
     pool = settings.database
     engine = create_async_engine(
         _url(settings),
+        poolclass=FairPool,
         pool_size=pool.pool_size,
         max_overflow=0,
         pool_timeout=pool.pool_timeout_seconds,
