@@ -37,7 +37,7 @@ async def authenticator(request: Request) -> Authenticator:
 Known = Annotated[Authenticator, Depends(authenticator)]
 
 
-@tokens.post("/token", dependencies=[Public])
+@tokens.post("/token", dependencies=[Public], responses={401: {}})
 async def log_in(
     form: Annotated[LogIn, Form()],
     session: DbSession,
@@ -90,13 +90,13 @@ async def close_other_sessions(person: Person, session: DbSession, known: Known)
     await service.close_other_sessions(session, person)
 
 
-@router.get("/sessions/{session_id}", response_model=SessionOut)
+@router.get("/sessions/{session_id:uuid}", response_model=SessionOut)
 async def read_session(person: Person, session_id: UUID, reads: Reads) -> Row:
     """Return one of your sessions."""
     return await service.get_session(reads, person, session_id)
 
 
-@router.delete("/sessions/{session_id}", status_code=status.HTTP_204_NO_CONTENT)
+@router.delete("/sessions/{session_id:uuid}", status_code=status.HTTP_204_NO_CONTENT)
 async def close_session(person: Person, session_id: UUID, session: DbSession, known: Known) -> None:
     """End one of your sessions."""
     known.forget_after(session)
@@ -129,13 +129,13 @@ async def create_api_key(
     return NewApiKey(**shown, key=key.get_secret_value())
 
 
-@api_keys.get("/{api_key_id}", response_model=ApiKeyOut)
+@api_keys.get("/{api_key_id:uuid}", response_model=ApiKeyOut)
 async def read_api_key(person: Person, api_key_id: UUID, reads: Reads) -> Row:
     """Return one of your API keys, without the key itself."""
     return await service.get_api_key(reads, person, api_key_id)
 
 
-@api_keys.delete("/{api_key_id}", status_code=status.HTTP_204_NO_CONTENT)
+@api_keys.delete("/{api_key_id:uuid}", status_code=status.HTTP_204_NO_CONTENT)
 async def revoke_api_key(
     person: Person, api_key_id: UUID, session: DbSession, known: Known
 ) -> None:

@@ -6,7 +6,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from pricebook.core.pagination import Cursor, Limit
 from pricebook.core.principal import Scope
-from pricebook.core.schemas import Id, Input, Line, Moment, Output, Text
+from pricebook.core.schemas import Id, Input, Line, Moment, MomentIn, Output, Text
 from pricebook.core.security import Password
 
 _READ_SCOPES = [scope for scope in Scope if scope.endswith(":read")]
@@ -57,7 +57,7 @@ class ApiKeyIn(Input):
 
     name: Line
     scopes: Annotated[list[Scope], Field(min_length=1, max_length=len(Scope))] = _READ_SCOPES
-    expires_at: Moment | None = None
+    expires_at: MomentIn | None = None
     expires_in_days: Annotated[int, Field(ge=1, le=3_650, strict=True)] | None = None
 
     @model_validator(mode="after")

@@ -86,10 +86,9 @@ class RequestMiddleware:
 
     def _refusal(self, exchange: "_Exchange") -> PricebookError | None:
         """Say what can be refused before anything is read."""
-        if (
-            self._under_way > self._settings.max_concurrent_requests
-            and not exchange.scope["path"].endswith(_ANSWERED_IN_A_RUSH)
-        ):
+        if self._under_way > self._settings.max_concurrent_requests and not exchange.scope[
+            "path"
+        ].endswith(_ANSWERED_IN_A_RUSH):
             return Unavailable("Too many requests at once; try again.")
         if exchange.headers.get(b"content-encoding", b"identity").lower() != b"identity":
             return UnsupportedMediaType("A compressed body is not understood here.")

@@ -15,6 +15,7 @@ from pydantic import (
     Field,
     PlainSerializer,
     StringConstraints,
+    WithJsonSchema,
     model_validator,
 )
 
@@ -27,11 +28,36 @@ def _storable(text: str) -> str:
     return text
 
 
-def _not_a_flag(value: object) -> object:
-    """Python calls True a number; a price list does not."""
-    if isinstance(value, bool):
-        message = "must be a number"
-        raise ValueError(message)  # noqa: TRY004 - pydantic reports ValueError, not TypeError
+_PLAIN_NUMBER = re.compile(r"[+-]?[0-9]+(\.[0-9]+)?([eE][+-]?[0-9]{1,3})?")
+
+
+def _plain_number(value: object) -> object:
+    """Python calls True a number, and "1_000" or Arabic digits; a price list does not."""
+    is_plain = _PLAIN_NUMBER.fullmatch(value.strip()) if isinstance(value, str) else True
+    if isinstance(value, bool) or not is_plain:
+        message = "must be a decimal number, such as 12.50"
+        raise ValueError(message)
+    return value
+
+
+def _number(most: str) -> WithJsonSchema:
+    """Describe what a client may send: pydantic's own description allows any text."""
+    text = {"type": "string", "maxLength": 40, "pattern": f"^{_PLAIN_NUMBER.pattern}$"}
+    number = {"type": "number", "minimum": 0, "maximum": float(most)}
+    return WithJsonSchema({"anyOf": [text, number], "examples": ["12.5000"]})
+
+
+_RFC_3339 = re.compile(
+    r"[0-9]{4}-[0-9]{2}-[0-9]{2}[Tt ][0-9]{2}:[0-9]{2}:[0-9]{2}(\.[0-9]+)?"
+    r"([Zz]|[+-][0-9]{2}:[0-9]{2})"
+)
+
+
+def _rfc_3339(value: object) -> object:
+    """Pydantic would take a bare number for seconds, or for milliseconds if it is large."""
+    if not isinstance(value, str) or not _RFC_3339.fullmatch(value):
+        message = "must be a date and time with its offset, such as 2030-01-31T09:00:00Z"
+        raise ValueError(message)
     return value
 
 
@@ -74,9 +100,10 @@ _MONEY_STEP = Decimal("0.0001")
 
 Money = Annotated[
     Decimal,
-    BeforeValidator(_not_a_flag),
-    Field(ge=0, max_digits=14, decimal_places=4, examples=["12.5000"]),
+    BeforeValidator(_plain_number),
+    Field(ge=0, max_digits=14, decimal_places=4),
     AfterValidator(lambda amount: amount.quantize(_MONEY_STEP)),
+    _number("9999999999.9999"),
 ]
 """An amount of money, NUMERIC(14,4): string or number in, never rounded, excess scale refused."""
 
@@ -84,17 +111,21 @@ _PERCENT_STEP = Decimal("0.001")
 
 Percent = Annotated[
     Decimal,
-    BeforeValidator(_not_a_flag),
-    Field(ge=0, le=100, max_digits=6, decimal_places=3, examples=["10.500"]),
+    BeforeValidator(_plain_number),
+    Field(ge=0, le=100, max_digits=6, decimal_places=3),
     AfterValidator(lambda rate: rate.quantize(_PERCENT_STEP)),
+    _number("100"),
 ]
 """A rate in per cent, NUMERIC(6,3)."""
 
 DecimalOut = Annotated[Decimal, PlainSerializer(str, return_type=str, when_used="json")]
 """A decimal number, written as a JSON string so that no reader makes a float of it."""
 
-Moment = Annotated[AwareDatetime, AfterValidator(_utc)]
-"""A moment, RFC 3339, with its offset in and in UTC out."""
+Moment = datetime
+"""A moment on its way out: PostgreSQL gives it in UTC, JSON has it as RFC 3339 does."""
+
+MomentIn = Annotated[AwareDatetime, BeforeValidator(_rfc_3339), AfterValidator(_utc)]
+"""A moment that a client sends: RFC 3339, with its offset."""
 
 Id = UUID
 

@@ -211,7 +211,12 @@ async def put_item_by_sku(
     return item
 
 
-@router.post("/batch", response_model=BatchResults, response_model_exclude_unset=True)
+@router.post(
+    "/batch",
+    response_model=BatchResults,
+    response_model_exclude_unset=True,
+    responses={404: {}, 412: {}, 428: {}},
+)
 async def change_many_items(
     batch: Batch, editor: Editor, session: DbSession, request: Request
 ) -> dict[str, Any]:

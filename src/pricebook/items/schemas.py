@@ -13,6 +13,7 @@ from pricebook.core.schemas import (
     Input,
     Line,
     Moment,
+    MomentIn,
     Money,
     Output,
     Patch,
@@ -180,7 +181,7 @@ class ItemFilters(Input):
     price_min: Money | None = None
     price_max: Money | None = None
     currency: Currency | None = None
-    updated_since: Moment | None = None
+    updated_since: MomentIn | None = None
 
 
 class ItemQuery(ItemFilters):

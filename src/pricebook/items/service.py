@@ -16,7 +16,7 @@ from pricebook.core.outbox import Event, record
 from pricebook.core.pagination import CursorInvalid, decode_cursor, encode_cursor
 from pricebook.core.principal import Principal
 from pricebook.core.reading import ReadPool, Row
-from pricebook.core.schemas import Id, Moment, Money, Text
+from pricebook.core.schemas import Id, MomentIn, Money, Text
 from pricebook.items import queries
 from pricebook.items.errors import ItemNotFound, SkuContended, SkuMismatch, SkuTaken
 from pricebook.items.events import ItemCreated, ItemDeleted, ItemPriceChanged, ItemUpdated
@@ -32,8 +32,8 @@ from pricebook.items.schemas import (
 )
 
 _CURSORS: dict[str, TypeAdapter[Any]] = {
-    "created_at": TypeAdapter(tuple[Moment, Id]),
-    "updated_at": TypeAdapter(tuple[Moment, Id]),
+    "created_at": TypeAdapter(tuple[MomentIn, Id]),
+    "updated_at": TypeAdapter(tuple[MomentIn, Id]),
     "price": TypeAdapter(tuple[Money, Id]),
     "name": TypeAdapter(tuple[Text, Id]),
     "sku": TypeAdapter(tuple[Text, Id]),

@@ -97,25 +97,25 @@ async def create_user(
     return user
 
 
-@router.get("/{user_id}", response_model=UserOut, dependencies=[Depends(refuse_strangers)])
+@router.get("/{user_id:uuid}", response_model=UserOut, dependencies=[Depends(refuse_strangers)])
 async def read_user(user_id: UUID, reads: Reads) -> Row:
     """Return a user; everyone may ask for themselves, admins for everybody."""
     return await service.get_user(reads, user_id)
 
 
-@router.patch("/{user_id}", response_model=UserOut)
+@router.patch("/{user_id:uuid}", response_model=UserOut)
 async def update_user(_admin: Admin, user_id: UUID, patch: UserPatch, session: DbSession) -> User:
     """Change the given fields of a user; a new role and disabling end the user's sessions."""
     return await service.update_user(session, user_id, patch)
 
 
-@router.delete("/{user_id}", status_code=status.HTTP_204_NO_CONTENT)
+@router.delete("/{user_id:uuid}", status_code=status.HTTP_204_NO_CONTENT)
 async def delete_user(_admin: Admin, user_id: UUID, session: DbSession) -> None:
     """Delete a user, with all their sessions and API keys."""
     await service.delete_user(session, user_id)
 
 
-@router.get("/{user_id}/public", response_model=UserPublic, dependencies=[Public])
+@router.get("/{user_id:uuid}/public", response_model=UserPublic, dependencies=[Public])
 async def read_public_user(user_id: UUID, reads: Reads) -> Row:
     """Return what anyone may know of a user: id and name."""
     return await service.get_public_user(reads, user_id)
