@@ -2,7 +2,7 @@
 
 import base64
 import binascii
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Annotated, Any, Generic, TypeVar
 from urllib.parse import urlencode
 
@@ -28,6 +28,13 @@ class Page(Output, Generic[T]):
 
     items: list[T]
     next_cursor: str | None = None
+
+
+def written_page(entries: Iterable[str], next_cursor: str | None) -> Response:
+    """Answer with a `Page` whose entries are JSON already; see `reading.as_json`."""
+    items = ",".join(entries)
+    cursor = orjson.dumps(next_cursor).decode()
+    return Response(f'{{"items":[{items}],"next_cursor":{cursor}}}', media_type="application/json")
 
 
 class CursorInvalid(Invalid):

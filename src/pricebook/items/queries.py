@@ -21,7 +21,7 @@ from sqlalchemy import (
 from sqlalchemy.dialects.postgresql import ARRAY
 
 from pricebook.core.principal import Principal
-from pricebook.core.reading import columns_of, compiled_once
+from pricebook.core.reading import as_json, columns_of, compiled_once
 from pricebook.items.errors import FieldHidden, FieldUnknown
 from pricebook.items.models import Item, Tags
 from pricebook.items.schemas import (
@@ -69,9 +69,12 @@ def _chosen(seen: Columns, fields: str) -> Columns:
     return tuple(name for name in seen if name in wanted)
 
 
-def _select(columns: Columns, *others: str) -> Select[*tuple[Any, ...]]:
-    """Select the columns that are shown, and others that the service itself needs."""
-    return select(*columns_of(ItemOut, Item, dict.fromkeys((*columns, *others))))
+def _select(shown: Columns, *others: str) -> Select[*tuple[Any, ...]]:
+    """Select what is shown as one JSON object, `json`, and what the service itself needs."""
+    return select(
+        as_json(columns_of(ItemOut, Item, shown)).label("json"),
+        *columns_of(ItemOut, Item, dict.fromkeys(others)),
+    )
 
 
 @compiled_once

@@ -12,7 +12,7 @@ from pricebook.core.conditions import (
     conditions_of,
 )
 from pricebook.core.current import Editor, Public, Viewer
-from pricebook.core.pagination import Page, link_next
+from pricebook.core.pagination import Page, link_next, written_page
 from pricebook.core.principal import Principal
 from pricebook.core.reading import ReadPool, Row
 from pricebook.core.routing import resource
@@ -59,20 +59,16 @@ async def get_item(
     reads: Reads,
     query: AnyFields,
     request: Request,
-    response: Response,
-) -> Row | Response:
+) -> Response:
     """Return an item; `cost` and `notes` are for staff alone."""
     row = await service.get_item(reads, reader, item_id, query.fields)
-    etag = service.etags(item_id, row["version"])[0]
-    return _unless_known(request, response, etag) or _shown(row, query.fields)
+    return _unless_known(request, row["json"], service.etags(item_id, row["version"])[0])
 
 
 @router.get("", response_model=Page[ItemOut], response_model_exclude_unset=True)
-async def list_items(
-    reader: Viewer, reads: Reads, query: AnyItems, request: Request, response: Response
-) -> dict[str, Any]:
+async def list_items(reader: Viewer, reads: Reads, query: AnyItems, request: Request) -> Response:
     """Return a page of the items that pass every filter."""
-    return await _page(reads, reader, query, request, response)
+    return await _page(reads, reader, query, request)
 
 
 @router.get(
@@ -81,11 +77,9 @@ async def list_items(
     response_model_exclude_unset=True,
     dependencies=[Public],
 )
-async def list_public_items(
-    reads: Reads, query: AnyItems, request: Request, response: Response
-) -> dict[str, Any]:
+async def list_public_items(reads: Reads, query: AnyItems, request: Request) -> Response:
     """Return a page of the items, as anyone may see them; it needs no credentials."""
-    return await _page(reads, None, query, request, response)
+    return await _page(reads, None, query, request)
 
 
 @router.get(
@@ -97,12 +91,11 @@ async def list_public_items(
     dependencies=[Public],
 )
 async def get_public_item(
-    item_id: UUID, reads: Reads, query: AnyFields, request: Request, response: Response
-) -> Row | Response:
+    item_id: UUID, reads: Reads, query: AnyFields, request: Request
+) -> Response:
     """Return an item, as anyone may see it; it needs no credentials."""
     row = await service.get_item(reads, None, item_id, query.fields)
-    etag = service.etags(item_id, row["version"])[0]
-    return _unless_known(request, response, etag) or _shown(row, query.fields)
+    return _unless_known(request, row["json"], service.etags(item_id, row["version"])[0])
 
 
 @router.get("/suggest", response_model=Suggestions)
@@ -179,12 +172,10 @@ async def get_item_by_sku(
     reads: Reads,
     query: AnyFields,
     request: Request,
-    response: Response,
-) -> Row | Response:
+) -> Response:
     """Return the item with this SKU."""
     row = await service.get_item_by_sku(reads, reader, sku, query.fields)
-    etag = service.etags(row["id"], row["version"])[1]
-    return _unless_known(request, response, etag) or _shown(row, query.fields)
+    return _unless_known(request, row["json"], service.etags(row["id"], row["version"])[1])
 
 
 @router.put(
@@ -226,32 +217,23 @@ async def change_many_items(
 
 
 async def _page(
-    reads: ReadPool,
-    reader: Principal | None,
-    query: ItemQuery,
-    request: Request,
-    response: Response,
-) -> dict[str, Any]:
+    reads: ReadPool, reader: Principal | None, query: ItemQuery, request: Request
+) -> Response:
     rows, cursor = await service.list_items(reads, reader, query)
+    response = written_page((row["json"] for row in rows), cursor)
     link_next(request, response, cursor)
     if query.count is not None:
         response.headers["X-Total-Count"] = str(await service.count_items(reads, query))
-    return {"items": [_shown(row, query.fields) for row in rows], "next_cursor": cursor}
+    return response
 
 
-def _shown(row: Row, fields: str | None) -> Row:
-    """Leave out what was read for the service's own needs."""
-    return row if fields is None else {name: row[name] for name in fields.split(",")}
-
-
-def _unless_known(request: Request, response: Response, etag: str) -> Response | None:
-    """Tag the answer; or answer 304, if the client has it already."""
+def _unless_known(request: Request, json: str, etag: str) -> Response:
+    """Answer with the item as PostgreSQL wrote it, or with 304 if the client has it already."""
     # What is shown depends on the reader's role as well.
     headers = {"ETag": etag, "Vary": "Authorization"}
     if conditions_of(request).is_met_by(etag):
         return Response(status_code=status.HTTP_304_NOT_MODIFIED, headers=headers)
-    response.headers.update(headers)
-    return None
+    return Response(json, headers=headers, media_type="application/json")
 
 
 def _tagged(response: Response, item: Item) -> Item:

@@ -44,7 +44,7 @@ _TRIES = 5
 async def get_item(
     reads: ReadPool, reader: Principal | None, item_id: UUID, fields: str | None = None
 ) -> Row:
-    """Return what the reader may see of an item, and its version."""
+    """Return `json`, what the reader may see of an item, and its version."""
     statement = queries.item_by_id(visible_to(reader, fields))
     row = await reads.row(statement, item_id=item_id)
     if row is None:
@@ -55,7 +55,7 @@ async def get_item(
 async def get_item_by_sku(
     reads: ReadPool, reader: Principal, sku: str, fields: str | None = None
 ) -> Row:
-    """Return what the reader may see of an item, its id and its version."""
+    """Return `json`, what the reader may see of an item, and its id and version."""
     row = await reads.row(queries.item_by_sku(visible_to(reader, fields)), sku=sku)
     if row is None:
         raise ItemNotFound(sku=sku)
@@ -73,7 +73,7 @@ async def get_name(reads: ReadPool, item_id: UUID) -> Row:
 async def list_items(
     reads: ReadPool, reader: Principal | None, query: ItemQuery
 ) -> tuple[list[Row], str | None]:
-    """Return a page of what the reader may see, and the cursor of the next page if there is one.
+    """Return a page, and the cursor of the next one if there is one; each row has its `json`.
 
     Raises:
         CursorInvalid: The cursor is not of a list in this order.
