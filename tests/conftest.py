@@ -11,6 +11,7 @@ from uuid import UUID, uuid4
 
 import httpx2
 import pytest
+import structlog
 from alembic import command
 from alembic.config import Config
 from fastapi import FastAPI
@@ -48,6 +49,8 @@ def asyncpg_url(url: str) -> str:
 
 def pytest_configure(config: pytest.Config) -> None:
     """Start the servers once a run: in the process that hands out the tests, or in the only one."""
+    plain = structlog.dev.ConsoleRenderer(exception_formatter=structlog.dev.plain_traceback)
+    structlog.configure(processors=[structlog.stdlib.add_log_level, plain])
     if worker := getattr(config, "workerinput", None):
         config.stash[_URLS] = worker["pricebook_urls"]
         return
