@@ -4,6 +4,7 @@ import asyncio
 import shutil
 import tempfile
 from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AsyncExitStack
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -173,6 +174,28 @@ class Api(httpx2.AsyncClient):
 async def api(app: FastAPI, database: Database) -> AsyncIterator[Api]:
     async with Api(app, {}) as client:
         yield client
+
+
+@pytest.fixture
+async def make_api(settings: Settings, api: Api) -> AsyncIterator[Callable[..., Awaitable[Api]]]:
+    """Start another process's application, with other settings: `make_api(http={"docs": False})`.
+
+    Whoever is logged in with `api` is so with it too.
+    """
+    async with AsyncExitStack() as started:
+
+        async def make(**groups: Any) -> Api:
+            changed = {
+                name: getattr(settings, name).model_copy(update=value)
+                if isinstance(value, dict)
+                else value
+                for name, value in groups.items()
+            }
+            application = create_app(settings.model_copy(update=changed))
+            await started.enter_async_context(application.router.lifespan_context(application))
+            return Api(application, api.tokens)
+
+        yield make
 
 
 MakeUser = Callable[..., Awaitable[User]]
