@@ -47,7 +47,7 @@ async def test_a_page_is_read_in_the_order_of_its_index(plan, field, sign):
         # An incremental one sorts only what is equal, and no two SKUs are.
         assert "Sort  " not in found.replace("Incremental Sort  ", "")
         if not is_first:
-            assert "Index Cond: (ROW(" in found or f"Index Cond: (({field}" in found
+            assert "Index Cond: (" in found
 
 
 @pytest.mark.parametrize(
