@@ -64,7 +64,7 @@ class RequestMiddleware:
         enter_context(exchange.context)
         self._under_way += 1
         try:
-            await self._serve(exchange.scope, exchange.receive, exchange.send)
+            await self._serve(exchange.scope_of(scope), exchange.receive, exchange.send)
         finally:
             self._under_way -= 1
             if self._access_log:
@@ -86,9 +86,8 @@ class RequestMiddleware:
 
     def _refusal(self, exchange: "_Exchange") -> PricebookError | None:
         """Say what can be refused before anything is read."""
-        if self._under_way > self._settings.max_concurrent_requests and not exchange.scope[
-            "path"
-        ].endswith(_ANSWERED_IN_A_RUSH):
+        is_rush = self._under_way > self._settings.max_concurrent_requests
+        if is_rush and not exchange.path.endswith(_ANSWERED_IN_A_RUSH):
             return Unavailable("Too many requests at once; try again.")
         if exchange.headers.get(b"content-encoding", b"identity").lower() != b"identity":
             return UnsupportedMediaType("A compressed body is not understood here.")
@@ -126,22 +125,30 @@ class _Exchange:
         "_send",
         "context",
         "headers",
-        "scope",
+        "path",
         "status",
     )
 
     def __init__(self, scope: Scope, receive: Receive, send: Send, max_body_bytes: int) -> None:
         self._began = time.perf_counter()
+        self.path: str = scope["path"]
         self._method: str = scope["method"]
-        # HEAD is answered like GET (RFC 9110, section 9.3.2); the server leaves the body out.
-        method = "GET" if self._method == "HEAD" else self._method
-        self.scope: Scope = {**scope, "method": method, "pricebook.exchange": self}
         self.headers: dict[bytes, bytes] = dict(scope["headers"])
         self.status = 0
         self._receive = receive
         self._send = send
         self._body_bytes_left = max_body_bytes
         self.context = RequestContext(_request_id(self.headers))
+
+    def scope_of(self, scope: Scope) -> Scope:
+        """Return the scope that the application sees.
+
+        Nothing here refers to it: all that hangs on it is freed with the request, and does not
+        wait for the garbage collector.
+        """
+        # HEAD is answered like GET (RFC 9110, section 9.3.2); the server leaves the body out.
+        method = "GET" if self._method == "HEAD" else self._method
+        return {**scope, "method": method, "pricebook.exchange": self}
 
     async def receive(self) -> Message:
         """Pass on a piece of the body; refuse the one that goes past the limit."""
@@ -173,7 +180,7 @@ class _Exchange:
         log.info(
             "request",
             method=self._method,
-            path=self.scope["path"],
+            path=self.path,
             status=self.status,
             ms=round(self._milliseconds(), 1),
         )
