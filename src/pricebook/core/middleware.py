@@ -31,8 +31,9 @@ SECURITY_HEADERS: Final = (
     (b"referrer-policy", b"no-referrer"),
     (b"cross-origin-resource-policy", b"same-origin"),
     (b"content-security-policy", b"default-src 'none'; frame-ancestors 'none'"),
-    (b"strict-transport-security", b"max-age=63072000; includeSubDomains"),
 )
+# Over https alone (RFC 6797, section 7.2).
+_TRANSPORT_SECURITY = (b"strict-transport-security", b"max-age=63072000; includeSubDomains")
 
 _SECURED = frozenset(name for name, _ in SECURITY_HEADERS)
 
@@ -120,6 +121,7 @@ class _Exchange:
     __slots__ = (
         "_began",
         "_body_bytes_left",
+        "_is_https",
         "_method",
         "_receive",
         "_send",
@@ -133,6 +135,7 @@ class _Exchange:
         self._began = time.perf_counter()
         self.path: str = scope["path"]
         self._method: str = scope["method"]
+        self._is_https: bool = scope.get("scheme") == "https"
         self.headers: dict[bytes, bytes] = dict(scope["headers"])
         self.status = 0
         self._receive = receive
@@ -169,6 +172,8 @@ class _Exchange:
         yield (b"x-request-id", self.context.request_id.encode())
         yield (b"server-timing", b"app;dur=%.1f" % self._milliseconds())
         yield from self.context.headers
+        if self._is_https:
+            yield _TRANSPORT_SECURITY
         names = {name for name, _ in own}
         if names.isdisjoint(_SECURED):
             yield from SECURITY_HEADERS
