@@ -13,6 +13,10 @@ from pricebook.core.context import current_context
 from pricebook.core.settings import LogSettings
 
 
+# Alembic announces each plugin as loudly as a migration, SQLAlchemy each pool that it closes.
+_CHATTY = ("alembic.runtime.plugins", "sqlalchemy.pool")
+
+
 def configure_logging(settings: LogSettings) -> None:
     """Send every line of the process, libraries' lines included, to standard error in one form."""
     is_json = settings.format == "json" or (settings.format == "auto" and not sys.stderr.isatty())
@@ -81,7 +85,6 @@ def _configure_libraries(level: str, shared: list[Processor], *, is_json: bool) 
             "formatters": {"line": formatter},
             "handlers": {"stderr": {"class": "logging.StreamHandler", "formatter": "line"}},
             "root": {"handlers": ["stderr"], "level": level},
-            # Alembic announces each of its plugins as loudly as a migration.
-            "loggers": {"alembic.runtime.plugins": {"level": "WARNING"}},
+            "loggers": {name: {"level": "WARNING"} for name in _CHATTY},
         }
     )
