@@ -8,7 +8,7 @@ import orjson
 import uvloop
 from tests.benchmarks.data import load, make_editor
 from tests.benchmarks.findings import Finding, as_json, finding_lines, ratio_lines
-from tests.benchmarks.logins import measure_burst, measure_timing, open_session
+from tests.benchmarks.logins import measure_crowd, measure_timing, open_session
 from tests.benchmarks.servers import Field, field
 from tests.benchmarks.works import Measured, measure, works
 
@@ -56,7 +56,7 @@ async def _run(servers: Field, options: argparse.Namespace) -> tuple[list[Measur
 async def _logins(servers: Field, reads: Sequence[bytes]) -> list[Finding]:
     _say("logging in")
     return [
-        *await measure_burst(servers.pricebook, reads),
+        *await measure_crowd(servers.pricebook, reads),
         *await measure_timing(servers.pricebook),
     ]
 

@@ -2,8 +2,11 @@
 
 import asyncio
 import hashlib
+import os
 import secrets
 import string
+import sys
+import threading
 import unicodedata
 import warnings
 from collections.abc import AsyncIterator, Callable, Iterator
@@ -29,6 +32,9 @@ with warnings.catch_warnings():
     from passlib.hash import argon2
 
     argon2.set_backend("argon2_cffi")
+
+# More, and a thread put aside while it holds the interpreter lock would hold up everything.
+_NICENESS = 10
 
 T = TypeVar("T")
 
@@ -102,6 +108,13 @@ class Turn:
         return Verdict(is_right=False)
 
 
+def _step_back() -> None:
+    """Let everything else on the machine go first: log-ins can wait, other requests need not."""
+    # Linux has a niceness for each thread; elsewhere it is the process's, and stays as it is.
+    if sys.platform == "linux":
+        os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), _NICENESS)
+
+
 class PasswordHasher:
     """Hashes and checks passwords on a few threads, with a queue that cannot grow without end.
 
@@ -110,7 +123,7 @@ class PasswordHasher:
 
     def __init__(self, settings: AuthSettings) -> None:
         """Start no thread before the first password, but the one that makes the dummy."""
-        self._threads = ThreadPoolExecutor(settings.hash_threads, "hashing")
+        self._threads = ThreadPoolExecutor(settings.hash_threads, "hashing", _step_back)
         self._dummy = self._threads.submit(_CONTEXT.hash, secrets.token_urlsafe())
         self._free = asyncio.Semaphore(settings.hash_threads)
         self._queue_limit = settings.hash_queue_limit
