@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
-from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 
 from fastapi import FastAPI
 from redis.asyncio import Redis
@@ -90,10 +90,10 @@ async def _valkey(settings: Settings) -> AsyncIterator[Redis]:
 @asynccontextmanager
 async def _limiter(settings: Settings, valkey: Redis) -> AsyncIterator[RateLimiter]:
     limiter = RateLimiter(settings.limits, valkey)
-    sharing = asyncio.create_task(limiter.share())
+    stopping = asyncio.Event()
+    sharing = asyncio.create_task(limiter.share(stopping))
     try:
         yield limiter
     finally:
-        sharing.cancel()
-        with suppress(asyncio.CancelledError):
-            await sharing
+        stopping.set()
+        await sharing

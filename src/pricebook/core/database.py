@@ -61,6 +61,7 @@ class Database:
             _url(settings).replace("+asyncpg", ""),
             size=settings.database.read_pool_size,
             timeout_seconds=settings.database.pool_timeout_seconds,
+            patience_seconds=_patience_seconds(settings),
             server_settings=_server_settings(settings, application),
         )
 
@@ -98,11 +99,17 @@ def _make_engine(settings: Settings, application: str) -> AsyncEngine:
         hide_parameters=True,
         connect_args={
             "timeout": pool.pool_timeout_seconds,
+            "command_timeout": _patience_seconds(settings),
             "server_settings": _server_settings(settings, application),
         },
     )
     event.listen(engine.sync_engine, "checkout", _refuse_closed)
     return engine
+
+
+def _patience_seconds(settings: Settings) -> float:
+    """Return how long to wait for an answer: a server that lives ends a statement before that."""
+    return settings.database.statement_timeout_seconds + 1
 
 
 def _server_settings(settings: Settings, application: str) -> dict[str, str]:
@@ -150,7 +157,7 @@ def _is_passing(error: BaseException) -> bool:
         return (error.sqlstate or "").startswith(_PASSING)
     if isinstance(error, exc.DBAPIError) and error.connection_invalidated:
         return True
-    if isinstance(error, asyncpg.InterfaceError):
+    if isinstance(error, asyncpg.InterfaceError | asyncpg.InternalClientError):
         return is_closed(error)
     if isinstance(error, OSError):
         # One that names a file is about that file, not about the network.

@@ -10,6 +10,7 @@ Headers after draft-ietf-httpapi-ratelimit-headers-10.
 import asyncio
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from uuid import UUID
 
@@ -88,11 +89,16 @@ class RateLimiter:
             del self._counts[next(iter(self._counts))]
         return self._counts.setdefault(key, _Count())
 
-    async def share(self) -> None:
-        """Exchange counts with the other processes, until cancelled."""
+    async def share(self, stopping: asyncio.Event) -> None:
+        """Exchange counts with the other processes, until `stopping` is set.
+
+        It is not cancelled: redis-py may take that for a broken connection, and go on.
+        """
         is_alone = False
-        while True:
-            await asyncio.sleep(_SHARE_EVERY_SECONDS)
+        while not stopping.is_set():
+            with suppress(TimeoutError):
+                async with asyncio.timeout(_SHARE_EVERY_SECONDS):
+                    await stopping.wait()
             try:
                 await self.share_once()
             except (RedisError, OSError, TimeoutError) as error:

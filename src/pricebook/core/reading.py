@@ -65,6 +65,11 @@ def _written(column: InstrumentedAttribute[Any]) -> ColumnElement[Any]:
     return column.expression
 
 
+# The connection is of no more use. InternalClientError: the server's last word came unasked, as it
+# closed the connection, and the driver has read the word but not yet the end.
+_BROKEN = (asyncpg.PostgresConnectionError, asyncpg.InternalClientError)
+
+
 class Compiled:
     """A `Select` as SQL text, with the order that its values go in."""
 
@@ -101,9 +106,18 @@ class ReadPool:
     """
 
     def __init__(
-        self, url: str, *, size: int, timeout_seconds: float, server_settings: Mapping[str, str]
+        self,
+        url: str,
+        *,
+        size: int,
+        timeout_seconds: float,
+        patience_seconds: float,
+        server_settings: Mapping[str, str],
     ) -> None:
-        """Describe the connections; none is opened before the first read."""
+        """Describe the connections; none is opened before the first read.
+
+        A read waits `timeout_seconds` for a connection, and `patience_seconds` for its answer.
+        """
         self._timeout_seconds = timeout_seconds
         self._places = asyncio.Semaphore(size)
         self._idle: list[Connection] = []
@@ -111,6 +125,7 @@ class ReadPool:
         self._options: dict[str, Any] = {
             "dsn": url,
             "timeout": timeout_seconds,
+            "command_timeout": patience_seconds,
             "server_settings": {**server_settings, "default_transaction_read_only": "on"},
         }
 
@@ -144,7 +159,7 @@ class ReadPool:
         arguments = statement.arguments(values)
         try:
             return await self._fetch_once(statement.sql, arguments)
-        except (asyncpg.PostgresConnectionError, asyncpg.InterfaceError) as error:
+        except (*_BROKEN, asyncpg.InterfaceError) as error:
             if not is_closed(error):
                 raise
         # The server closed the connection while it was idle. A read may be sent again.
@@ -156,6 +171,10 @@ class ReadPool:
             connection = self._take_idle() or await self._connect()
             try:
                 records: list[asyncpg.Record] = await connection.fetch(sql, *arguments)
+            except _BROKEN:
+                connection.terminate()
+                raise
+            else:
                 return records
             finally:
                 self._idle.append(connection)
@@ -185,6 +204,6 @@ class ReadPool:
 
 def is_closed(error: Exception) -> bool:
     """Whether asyncpg refused because the connection or its pool is closed."""
-    if isinstance(error, asyncpg.PostgresConnectionError):
+    if isinstance(error, _BROKEN):
         return True
     return not isinstance(error, ValueError) and "clos" in str(error)
