@@ -67,6 +67,9 @@ class EventRecord(Base):
     occurred_at: Mapped[datetime] = mapped_column(server_default=func.clock_timestamp())
     expanded_at: Mapped[datetime | None]
 
+    # What is recorded is not read back.
+    __mapper_args__: ClassVar[dict[str, Any]] = {"eager_defaults": False}
+
 
 def record(session: AsyncSession, event: Event) -> None:
     """Write the event in the session's transaction: it is kept if and only if the change is."""
