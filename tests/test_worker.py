@@ -16,6 +16,7 @@ import pytest
 from arq.connections import ArqRedis, create_pool
 from pydantic import SecretStr
 from sqlalchemy import func, select
+from structlog.testing import capture_logs
 
 from pricebook.core.database import Database
 from pricebook.core.embedded import Valkey
@@ -104,8 +105,12 @@ async def test_housekeeping_lets_an_outage_of_the_database_pass(settings: Settin
         update={"database_url": SecretStr("postgresql+asyncpg://nobody@127.0.0.1:1/nothing")}
     )
     database = Database(away)
-    await prune({"database": database})
+    with capture_logs() as lines:
+        await prune({"database": database})
     await database.close()
+    assert [line["event"] for line in lines] == [
+        "nothing pruned, the database is away" for _ in PRUNERS
+    ]
 
 
 async def test_housekeeping_does_not_hide_mistakes(

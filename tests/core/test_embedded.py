@@ -197,6 +197,7 @@ def test_the_pid_of_a_killed_server_may_be_someone_elses(tmp_path: Path) -> None
     server.stop()
     (server.cluster / "postmaster.pid").write_text(f"{os.getpid()}\n{server.cluster}\n")
     server.start()
+    assert server.is_ready()
     server.stop()
 
 
@@ -216,4 +217,5 @@ def test_a_very_long_path_will_do(tmp_path: Path) -> None:
         Valkey(tmp_path / ("é" * 60)),
     ):
         server.start()
+        assert server.is_ready()
         server.stop()
