@@ -47,7 +47,7 @@ def create_app(settings: Settings) -> FastAPI:
         lifespan=_lifespan(settings),
         # `system` serves the document, and a page for it that needs no other server.
         openapi_url=None,
-        root_path=settings.http.root_path,
+        servers=[{"url": settings.http.root_path}] if settings.http.root_path else None,
         redirect_slashes=False,
         telemetry={"tracing": False, "metrics": False, "logs": False, "operation_spans": False},
     )

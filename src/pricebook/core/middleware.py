@@ -65,7 +65,8 @@ class RequestMiddleware:
         enter_context(exchange.context)
         self._under_way += 1
         try:
-            await self._serve(exchange.scope_of(scope), exchange.receive, exchange.send)
+            inner = exchange.scope_of(scope, self._settings.root_path)
+            await self._serve(inner, exchange.receive, exchange.send)
         finally:
             self._under_way -= 1
             if self._access_log:
@@ -108,10 +109,8 @@ def _failure(path: str, error: Exception) -> PricebookError:
     return InternalError()
 
 
-def _whole_path(scope: Scope) -> str:
+def _whole_path(path: str, root: str) -> str:
     """Return the path as clients know it: ASGI counts the root in, most proxies cut it off."""
-    path: str = scope["path"]
-    root: str = scope.get("root_path", "")
     return path if not root or path.startswith(f"{root}/") else root + path
 
 
@@ -143,7 +142,7 @@ class _Exchange:
         self._body_bytes_left = max_body_bytes
         self.context = RequestContext(_request_id(self.headers))
 
-    def scope_of(self, scope: Scope) -> Scope:
+    def scope_of(self, scope: Scope, root_path: str) -> Scope:
         """Return the scope that the application sees.
 
         Nothing here refers to it: all that hangs on it is freed with the request, and does not
@@ -151,7 +150,13 @@ class _Exchange:
         """
         # HEAD is answered like GET (RFC 9110, section 9.3.2); the server leaves the body out.
         method = "GET" if self._method == "HEAD" else self._method
-        return {**scope, "method": method, "pricebook.exchange": self}
+        return {
+            **scope,
+            "method": method,
+            "path": _whole_path(self.path, root_path),
+            "root_path": root_path,
+            "pricebook.exchange": self,
+        }
 
     async def receive(self) -> Message:
         """Pass on a piece of the body; refuse the one that goes past the limit."""

@@ -51,6 +51,8 @@ class DocumentedApp(FastAPI):
 def _describe(document: dict[str, Any]) -> None:
     """Complete the document in place."""
     components = document.setdefault("components", {})
+    for server in document.get("servers", ()):
+        _prefix_token_url(components, server["url"])
     schemas = components.setdefault("schemas", {})
     for path, method, operation in _operations(document):
         served = path.startswith("/v1/")
@@ -63,6 +65,13 @@ def _describe(document: dict[str, Any]) -> None:
     components["responses"] = {
         name: _response(status, sentence) for status, (name, sentence, _) in _REFUSALS.items()
     }
+
+
+def _prefix_token_url(components: dict[str, Any], root_path: str) -> None:
+    """A page that logs in finds the way by this URL, and behind a proxy it has the prefix."""
+    for scheme in components.get("securitySchemes", {}).values():
+        for flow in scheme.get("flows", {}).values():
+            flow["tokenUrl"] = root_path + flow["tokenUrl"]
 
 
 def _operations(document: dict[str, Any]) -> Iterator[tuple[str, str, Operation]]:
