@@ -88,7 +88,7 @@ async def test_what_was_answered_survives_kill_9_and_nothing_is_half_there(
         moments = sorted(random.sample(range(50, WRITES - 50), KILLS))
         for moment in moments:
             async with enough:
-                await enough.wait_for(lambda: len(answered) >= moment - KILLS * WRITERS)  # noqa: B023 - awaited in the same turn of the loop
+                await enough.wait_for(lambda: len(answered) >= moment - KILLS * WRITERS)  # noqa: B023 -- awaited in the same turn of the loop
             await asyncio.sleep(random.random() / 100)
             server.kill()
             server.start()

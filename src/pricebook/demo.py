@@ -128,7 +128,7 @@ _NOTES = (
 
 def demo_items(count: int = 3000) -> Iterator[dict[str, Any]]:
     """Yield `count` items as the API takes them; the same ones each time."""
-    random = Random(_SEED)  # noqa: S311 - a price list, not a secret
+    random = Random(_SEED)  # noqa: S311 -- a price list, not a secret
     goods = [_good(line) for line in _GOODS.strip().splitlines()]
     for number in range(1, count + 1):
         yield _item(random, random.choice(goods), number)

@@ -119,7 +119,7 @@ def _run(settings: Settings, run_path: Path, *, with_demo: bool) -> None:
 
 def _prepare(settings: Settings, *, with_demo: bool) -> SecretStr | None:
     """Make the database ready, and return the admin's password if it was made up here."""
-    from pricebook.prepare import first_admin, load_demo, migrate  # noqa: PLC0415 - after the API's start
+    from pricebook.prepare import first_admin, load_demo, migrate  # noqa: PLC0415 -- after the API's start
 
     migrate(settings)
     password = first_admin(settings)

@@ -62,7 +62,7 @@ async def _logins(servers: Field, reads: Sequence[bytes]) -> list[Finding]:
 
 
 def _say(line: str) -> None:
-    print(line, flush=True)  # noqa: T201 - it is what the command is for
+    print(line, flush=True)  # noqa: T201 -- it is what the command is for
 
 
 if __name__ == "__main__":

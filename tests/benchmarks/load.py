@@ -191,7 +191,7 @@ class Pacer:
             await asyncio.sleep(_TICK_SECONDS)
         await ending
         # What is still under way counts as well: it is the slowest.
-        while self.tally.answers < asked:  # noqa: ASYNC110 - a tick is exact enough
+        while self.tally.answers < asked:  # noqa: ASYNC110 -- a tick is exact enough
             await asyncio.sleep(_TICK_SECONDS)
         self.tally.seconds = time.perf_counter() - began
         return self.tally

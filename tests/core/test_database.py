@@ -136,7 +136,7 @@ async def test_a_silent_postgresql_is_not_waited_for_without_end(make_api, edito
     assert_all_unavailable([await silent.post("/v1/items", json=NEW)])
     line.thaw()
     async with asyncio.timeout(30):
-        while (await silent.get("/v1/items")).status_code == 503:  # noqa: ASYNC110 - no Event
+        while (await silent.get("/v1/items")).status_code == 503:  # noqa: ASYNC110 -- no Event
             await asyncio.sleep(0.05)
 
 

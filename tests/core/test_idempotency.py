@@ -85,7 +85,7 @@ async def test_one_still_under_way_is_409(api, editor, session):
     await session.execute(text("LOCK TABLE items IN ACCESS EXCLUSIVE MODE"))
     first = asyncio.create_task(client.post("/v1/items", json=NEW, headers=key))
     waiting = text("SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND granted")
-    while not await session.scalar(waiting):  # noqa: ASYNC110 - PostgreSQL sets no Event
+    while not await session.scalar(waiting):  # noqa: ASYNC110 -- PostgreSQL sets no Event
         await asyncio.sleep(0.01)
     second = await client.post("/v1/items", json=NEW, headers=key)
     assert second.status_code == 409

@@ -114,7 +114,7 @@ async def test_past_the_concurrency_limit_callers_come_back_later(make_api, view
     await session.execute(text("LOCK TABLE items IN ACCESS EXCLUSIVE MODE"))
     held = [asyncio.create_task(few.get("/v1/items")) for _ in range(2)]
     waiting = text("SELECT count(*) FROM pg_locks WHERE NOT granted")
-    while await session.scalar(waiting) < 2:  # noqa: ASYNC110 - PostgreSQL sets no Event
+    while await session.scalar(waiting) < 2:  # noqa: ASYNC110 -- PostgreSQL sets no Event
         await asyncio.sleep(0.01)
     refused = await few.get("/v1/items")
     assert refused.status_code == 503

@@ -97,7 +97,7 @@ async def test_without_valkey_each_process_counts_alone(clock):
             sharing = asyncio.create_task(limiter.share(stopping))
             assert take(limiter, caller, 4) == 4
             async with asyncio.timeout(10):
-                while not lines:  # noqa: ASYNC110 - the log sets no Event
+                while not lines:  # noqa: ASYNC110 -- the log sets no Event
                     await asyncio.sleep(0.01)
             assert take(limiter, caller, 12) == 6
             stopping.set()

@@ -87,7 +87,7 @@ async def test_hostile_values_in_a_batch(api, editor, recorded, token):
         '{"op": %s}',
         "%s",
     ):
-        sent = '{"operations": [%s]}' % operation.replace("%s", token)  # noqa: UP031 - braces
+        sent = '{"operations": [%s]}' % operation.replace("%s", token)  # noqa: UP031 -- braces
         reply = await api.as_(editor).post(
             "/v1/items/batch", content=sent.encode("latin-1"), headers=JSON
         )

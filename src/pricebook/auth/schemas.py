@@ -29,7 +29,7 @@ class TokenOut(Output):
     """A session's token (RFC 6749, section 5.1), shown this once."""
 
     access_token: str
-    token_type: Literal["bearer"] = "bearer"  # noqa: S105 - the name of a kind of token
+    token_type: Literal["bearer"] = "bearer"  # noqa: S105 -- the name of a kind of token
     expires_in: Annotated[int, Field(description="Seconds until the session ends.")]
 
 

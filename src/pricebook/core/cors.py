@@ -44,7 +44,7 @@ class Cors(CORSMiddleware):
     def preflight_response(self, request_headers: Headers) -> Response:
         """Answer whether the real request may follow."""
         answer = super().preflight_response(request_headers)
-        if answer.status_code < 300:  # noqa: PLR2004 - where success ends
+        if answer.status_code < 300:  # noqa: PLR2004 -- where success ends
             return answer
         refusal = problem(PreflightRefused())
         refusal.headers["Vary"] = answer.headers["Vary"]

@@ -69,7 +69,7 @@ def client_network(request: Request) -> str:
         return "unknown"
     # A socket that serves both protocols writes an IPv4 address as ::ffff:192.0.2.1.
     address = getattr(address, "ipv4_mapped", None) or address
-    return str(ip_network((address, 64), strict=False)) if address.version == 6 else str(address)  # noqa: PLR2004 - the protocol's number
+    return str(ip_network((address, 64), strict=False)) if address.version == 6 else str(address)  # noqa: PLR2004 -- the protocol's number
 
 
 async def identify(request: Request) -> Principal | None:

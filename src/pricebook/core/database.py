@@ -127,9 +127,9 @@ def _server_settings(settings: Settings, application: str) -> dict[str, str]:
 
 
 def _refuse_closed(
-    connection: Any,  # noqa: ANN401 - the adapter class is private to SQLAlchemy
+    connection: Any,  # noqa: ANN401 -- the adapter class is private to SQLAlchemy
     _entry: ConnectionPoolEntry,
-    _proxy: Any,  # noqa: ANN401 - likewise
+    _proxy: Any,  # noqa: ANN401 -- likewise
 ) -> None:
     """Replace a connection that the server has closed: a pre-ping without its round trip."""
     if connection.driver_connection.is_closed():

@@ -13,12 +13,12 @@ from sqlalchemy.util.queue import AsyncAdaptedQueue, Empty
 
 
 class _FairQueue(AsyncAdaptedQueue[Any]):
-    def __init__(self, maxsize: int = 0, use_lifo: bool = False) -> None:  # noqa: FBT001, FBT002 - SQLAlchemy's own signature
+    def __init__(self, maxsize: int = 0, use_lifo: bool = False) -> None:  # noqa: FBT001, FBT002 -- SQLAlchemy's own signature
         super().__init__(maxsize, use_lifo)
         self._turn = asyncio.Lock()
         self._waiting = 0
 
-    def get(self, block: bool = True, timeout: float | None = None) -> Any:  # noqa: ANN401, FBT001, FBT002 - likewise
+    def get(self, block: bool = True, timeout: float | None = None) -> Any:  # noqa: ANN401, FBT001, FBT002 -- likewise
         if not block or not (self._waiting or self.empty()):
             return self.get_nowait()
         try:
@@ -26,7 +26,7 @@ class _FairQueue(AsyncAdaptedQueue[Any]):
         except TimeoutError as error:
             raise Empty from error
 
-    async def _get_in_turn(self, timeout_seconds: float | None) -> Any:  # noqa: ANN401 - likewise
+    async def _get_in_turn(self, timeout_seconds: float | None) -> Any:  # noqa: ANN401 -- likewise
         self._waiting += 1
         try:
             async with asyncio.timeout(timeout_seconds), self._turn:

@@ -130,7 +130,7 @@ async def claim_key(
 async def keep_answer(request: Request, response: Response) -> None:
     """Store a successful answer, in the transaction that it answers for."""
     claim: Claim | None = getattr(request.state, "claim", None)
-    if claim is None or not response.status_code < 300:  # noqa: PLR2004 - where success ends
+    if claim is None or not response.status_code < 300:  # noqa: PLR2004 -- where success ends
         return
     hours = request.app.state.settings.idempotency.keep_hours
     claim.session.add(

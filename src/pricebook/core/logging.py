@@ -51,7 +51,7 @@ def _dumps(event: EventDict, **_options: object) -> bytes:
     return orjson.dumps(event, default=str)
 
 
-def _logger_factory(*, is_json: bool) -> Any:  # noqa: ANN401 - structlog's two factories share no type
+def _logger_factory(*, is_json: bool) -> Any:  # noqa: ANN401 -- structlog's two factories share no type
     if is_json:
         return structlog.BytesLoggerFactory(sys.stderr.buffer)
     return structlog.PrintLoggerFactory(sys.stderr)

@@ -68,7 +68,7 @@ class EventRecord(Base):
     expanded_at: Mapped[datetime | None]
 
     # What is recorded is not read back.
-    __mapper_args__ = {"eager_defaults": False}  # noqa: RUF012 - SQLAlchemy declares it as no ClassVar
+    __mapper_args__ = {"eager_defaults": False}  # noqa: RUF012 -- SQLAlchemy declares it as no ClassVar
 
 
 def record(session: AsyncSession, event: Event) -> None:

@@ -82,7 +82,7 @@ def problem(error: PricebookError, errors: Sequence[Mapping[str, str]] | None = 
     )
 
 
-def _problem(  # noqa: PLR0913 - the members of a problem
+def _problem(  # noqa: PLR0913 -- the members of a problem
     slug: str,
     *,
     title: str,
@@ -110,19 +110,19 @@ def _problem(  # noqa: PLR0913 - the members of a problem
 
 
 async def _refused(_request: Request, error: Exception) -> Response:
-    assert isinstance(error, PricebookError)  # noqa: S101 - it is registered for this class alone
+    assert isinstance(error, PricebookError)  # noqa: S101 -- it is registered for this class alone
     if error.pointer or isinstance(error, Invalid):
         return problem(error, [{"pointer": error.pointer, "detail": str(error)}])
     return problem(error)
 
 
 async def _repeated(_request: Request, error: Exception) -> Response:
-    assert isinstance(error, AnswerRepeated)  # noqa: S101 - it is registered for this class alone
+    assert isinstance(error, AnswerRepeated)  # noqa: S101 -- it is registered for this class alone
     return error.response
 
 
 async def _invalid(request: Request, error: Exception) -> Response:
-    assert isinstance(error, RequestValidationError)  # noqa: S101 - likewise
+    assert isinstance(error, RequestValidationError)  # noqa: S101 -- likewise
     found = error.errors()
     if any(one["type"] == "json_invalid" for one in found):
         return problem(BodyUnreadable())
@@ -198,7 +198,7 @@ def _escape(part: str | int) -> str:
 
 async def _refused_by_framework(request: Request, error: Exception) -> Response:
     """Answer what FastAPI and Starlette themselves refuse."""
-    assert isinstance(error, HTTPException)  # noqa: S101 - it is registered for this class alone
+    assert isinstance(error, HTTPException)  # noqa: S101 -- it is registered for this class alone
     if isinstance(error.__cause__, PricebookError):
         return problem(error.__cause__)
     headers = dict(error.headers or {})

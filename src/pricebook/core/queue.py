@@ -55,7 +55,7 @@ class _LoggedRetry(Retry):
 
     async def call_with_retry(
         self, do: Callable[[], Any], fail: Callable[[RedisError], Any]
-    ) -> Any:  # noqa: ANN401 - whatever the call returns
+    ) -> Any:  # noqa: ANN401 -- whatever the call returns
         async def fail_loudly(error: RedisError) -> None:
             if not self._is_away:
                 log.warning("valkey is away", error=type(error).__name__)

@@ -148,7 +148,7 @@ class ReadPool:
         records = await self._fetch(statement, values)
         return dict(records[0]) if records else None
 
-    async def value(self, statement: Compiled, **values: object) -> Any:  # noqa: ANN401 - any column's type
+    async def value(self, statement: Compiled, **values: object) -> Any:  # noqa: ANN401 -- any column's type
         """Return the first column of the first row, or None."""
         records = await self._fetch(statement, values)
         return records[0][0] if records else None

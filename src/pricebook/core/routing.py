@@ -42,7 +42,7 @@ def _exact(digits: str) -> Decimal:
 class ExactRequest(Request):
     """A request whose JSON numbers keep every digit."""
 
-    async def json(self) -> Any:  # noqa: ANN401 - any JSON value
+    async def json(self) -> Any:  # noqa: ANN401 -- any JSON value
         """Parse the body; a fraction becomes a Decimal, never a float."""
         return json.loads(await self.body(), parse_float=_exact, parse_constant=_refuse_constant)
 
@@ -50,7 +50,7 @@ class ExactRequest(Request):
 class Route(APIRoute):
     """A route of the API; a POST takes an Idempotency-Key."""
 
-    def __init__(self, path: str, endpoint: Callable[..., Any], **options: Any) -> None:  # noqa: ANN401 - FastAPI's own options
+    def __init__(self, path: str, endpoint: Callable[..., Any], **options: Any) -> None:  # noqa: ANN401 -- FastAPI's own options
         """Make the route, with what every route of its method needs."""
         if "POST" in (options.get("methods") or ()):
             options["dependencies"] = [Depends(claim_key), *(options.get("dependencies") or ())]

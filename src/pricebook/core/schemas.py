@@ -143,7 +143,7 @@ class Input(BaseModel):
         """FastAPI reads objects by their attributes too, and a Decimal is an object."""
         if isinstance(given, Decimal):
             message = "must be an object"
-            raise ValueError(message)  # noqa: TRY004 - pydantic reports ValueError, not TypeError
+            raise ValueError(message)  # noqa: TRY004 -- pydantic reports ValueError, not TypeError
         return given
 
 
@@ -153,7 +153,7 @@ class Output(BaseModel):
     model_config = ConfigDict(from_attributes=True)
 
 
-def absent() -> Any:  # noqa: ANN401 - it stands in for a default of any type
+def absent() -> Any:  # noqa: ANN401 -- it stands in for a default of any type
     """Mark a field that may be left out, which is not the same as being null."""
     return Field(default=None, validate_default=False, json_schema_extra=_without_default)
 
@@ -162,7 +162,7 @@ def _without_default(schema: dict[str, Any]) -> None:
     schema.pop("default", None)
 
 
-def unchanged() -> Any:  # noqa: ANN401 - likewise
+def unchanged() -> Any:  # noqa: ANN401 -- likewise
     """Mark a field of a `Patch` that stays as it is when it is left out."""
     return absent()
 

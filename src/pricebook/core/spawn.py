@@ -57,7 +57,7 @@ class Child:
         """
         log = self.log.open("ab") if self.log else None
         try:
-            process = subprocess.Popen(  # noqa: S603 - the caller's own command, no shell
+            process = subprocess.Popen(  # noqa: S603 -- the caller's own command, no shell
                 [os.fspath(part) for part in self.command],
                 stdin=subprocess.PIPE,
                 stdout=log,
@@ -81,7 +81,7 @@ class Child:
 
     def run(self, timeout_seconds: float) -> subprocess.CompletedProcess[str]:
         """Run it to its end and return what it wrote."""
-        return subprocess.run(  # noqa: S603 - the caller's own command, no shell
+        return subprocess.run(  # noqa: S603 -- the caller's own command, no shell
             [os.fspath(part) for part in self.command],
             input=self.stdin.decode(),
             capture_output=True,
@@ -201,7 +201,7 @@ def command_of(pid: int) -> str:
         with contextlib.suppress(OSError):
             return Path(f"/proc/{pid}/cmdline").read_text().replace("\0", " ")
         return ""
-    shown = subprocess.run(  # noqa: S603 - a fixed command and a number
+    shown = subprocess.run(  # noqa: S603 -- a fixed command and a number
         ["/bin/ps", "-ww", "-o", "command=", "-p", str(pid)],
         capture_output=True,
         text=True,

@@ -90,7 +90,7 @@ class Item(Base):
         server_default=func.statement_timestamp(), onupdate=func.statement_timestamp()
     )
 
-    __mapper_args__ = {  # noqa: RUF012 - SQLAlchemy declares it as no ClassVar
+    __mapper_args__ = {  # noqa: RUF012 -- SQLAlchemy declares it as no ClassVar
         "version_id_col": version,
         "eager_defaults": True,
         # It serves to search alone, and may be long: no write need bring it back.

@@ -42,7 +42,7 @@ class User(Base):
     created_at: Mapped[datetime] = mapped_column(server_default=func.now())
     updated_at: Mapped[datetime] = mapped_column(server_default=func.now(), onupdate=func.now())
 
-    __mapper_args__ = {"version_id_col": version, "eager_defaults": True}  # noqa: RUF012 - SQLAlchemy declares it as no ClassVar
+    __mapper_args__ = {"version_id_col": version, "eager_defaults": True}  # noqa: RUF012 -- SQLAlchemy declares it as no ClassVar
 
     @property
     def disabled(self) -> bool:
