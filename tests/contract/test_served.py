@@ -49,6 +49,15 @@ async def test_a_body_of_one_gib_is_refused_and_never_held(served, client):
     assert served.peak_memory_kib() - before < 20 * 1024
 
 
+async def test_a_body_that_says_it_is_too_large_is_refused_before_it_comes(served):
+    """Nothing of it is sent: a server that waited for it would not answer."""
+    for expect in (b"", b"Expect: 100-continue\r\n"):
+        lines = b"Host: x\r\nConnection: close\r\nContent-Length: 1073741824\r\n" + expect
+        head = b"POST /v1/items HTTP/1.1\r\n" + lines + b"\r\n"
+        answer = await asyncio.to_thread(send, served, head)
+        assert answer.startswith(b"HTTP/1.1 413 "), answer[:200]
+
+
 async def test_a_gzip_bomb_is_not_unpacked(served, client):
     bomb = gzip.compress(b"[" + b" " * (200 * MIB) + b"]")
     assert len(bomb) < MIB

@@ -132,8 +132,10 @@ async def test_a_silent_postgresql_is_not_waited_for_without_end(make_api, edito
     silent = (await make_api(database_url=over, database=pools)).as_(editor)
     assert (await silent.get("/v1/items")).status_code == 200
     line.freeze()
-    assert_all_unavailable(await asyncio.gather(silent.get("/v1/items"), silent.get("/v1/items")))
-    assert_all_unavailable([await silent.post("/v1/items", json=NEW)])
+    async with asyncio.timeout(30):
+        both = await asyncio.gather(silent.get("/v1/items"), silent.get("/v1/items"))
+        assert_all_unavailable(both)
+        assert_all_unavailable([await silent.post("/v1/items", json=NEW)])
     line.thaw()
     async with asyncio.timeout(30):
         while (await silent.get("/v1/items")).status_code == 503:  # noqa: ASYNC110 -- no Event
