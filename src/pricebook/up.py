@@ -203,7 +203,7 @@ def _answers(url: str) -> bool:
 
 
 def _greet(settings: Settings, run_file: RunFile, made_password: SecretStr | None) -> None:
-    password = "the one you set" if settings.admin_password else "shown at the first start"
+    password = "as set or shown at the first start"
     if made_password is not None:
         password = f"{made_password.get_secret_value()}  (shown only this once)"
     _say(
