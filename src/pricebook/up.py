@@ -203,15 +203,15 @@ def _answers(url: str) -> bool:
 
 
 def _greet(settings: Settings, run_file: RunFile, made_password: SecretStr | None) -> None:
-    password = "as set or shown at the first start"
+    hint = "as set or shown at the first start"
     if made_password is not None:
-        password = f"{made_password.get_secret_value()}  (shown only this once)"
+        hint = f"{made_password.get_secret_value()}  (shown only this once)"
     _say(
         f"\nPricebook is up.\n\n"
         f"  API       {run_file.url}/v1\n"
         f"  Docs      {run_file.url}/docs\n"
         f"  Log in    {settings.admin_email}\n"
-        f"  Password  {password}\n"
+        f"  Password  {hint}\n"
         f"  Data      {settings.data_dir.absolute()}\n\n"
         f"Ctrl-C stops it."
     )
