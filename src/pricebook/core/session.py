@@ -17,12 +17,17 @@ async def request_session(request: Request) -> AsyncIterator[AsyncSession]:
         yield session
 
 
-async def read_pool(request: Request) -> ReadPool:
+def read_pool(request: Request) -> ReadPool:
     """Return the pool for reads that need no transaction."""
     database: Database = request.app.state.database
     return database.reads
 
 
+async def _injected_read_pool(request: Request) -> ReadPool:
+    """FastAPI would run a plain function in a thread."""
+    return read_pool(request)
+
+
 # "function": commit before the response leaves, so a 2xx never precedes a failed commit.
 DbSession = Annotated[AsyncSession, Depends(request_session, scope="function")]
-Reads = Annotated[ReadPool, Depends(read_pool)]
+Reads = Annotated[ReadPool, Depends(_injected_read_pool)]
