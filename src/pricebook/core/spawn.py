@@ -66,8 +66,7 @@ class Child:
                 env=self.env,
                 pass_fds=self.pass_fds,
                 process_group=0,
-                # Only code that runs between fork and exec can tie the child to the parent.
-                preexec_fn=self._in_the_child(),  # noqa: PLW1509
+                preexec_fn=self._in_the_child(),  # noqa: PLW1509 -- only between fork and exec can a child be tied to its parent
             )
         finally:
             if log:
