@@ -22,9 +22,10 @@ from pricebook.core.database import Database
 from pricebook.core.embedded import Valkey
 from pricebook.core.idempotency import StoredAnswer
 from pricebook.core.queue import deserialize, serialize, worker_connection
-from pricebook.core.settings import Settings
-from pricebook.worker import PRUNERS, prune
+from pricebook.core.settings import RetentionSettings, Settings
+from pricebook.worker import prune, pruners
 
+PRUNERS = pruners(RetentionSettings())
 HEALTH_KEY = "arq:queue:health-check"
 
 
@@ -96,7 +97,7 @@ async def answers(database: Database) -> int:
 async def test_housekeeping_deletes_what_has_expired(database: Database) -> None:
     await outdated_answer(database, timedelta(seconds=1))
     await outdated_answer(database, timedelta(seconds=-60))
-    await prune({"database": database})
+    await prune({"database": database, "pruners": PRUNERS})
     assert await answers(database) == 1
 
 
@@ -106,22 +107,19 @@ async def test_housekeeping_lets_an_outage_of_the_database_pass(settings: Settin
     )
     database = Database(away)
     with capture_logs() as lines:
-        await prune({"database": database})
+        await prune({"database": database, "pruners": PRUNERS})
     await database.close()
     assert [line["event"] for line in lines] == [
         "nothing pruned, the database is away" for _ in PRUNERS
     ]
 
 
-async def test_housekeeping_does_not_hide_mistakes(
-    database: Database, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_housekeeping_does_not_hide_mistakes(database: Database) -> None:
     async def mistaken(_session: object) -> int:
         raise ZeroDivisionError
 
-    monkeypatch.setattr("pricebook.worker.PRUNERS", (mistaken, *PRUNERS))
     with pytest.raises(ZeroDivisionError):
-        await prune({"database": database})
+        await prune({"database": database, "pruners": (mistaken, *PRUNERS)})
 
 
 async def test_the_worker_outlives_an_outage_of_valkey(

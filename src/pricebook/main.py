@@ -13,6 +13,7 @@ from pricebook.core.database import open_database
 from pricebook.core.middleware import RequestMiddleware
 from pricebook.core.openapi import DocumentedApp
 from pricebook.core.problems import install_problems
+from pricebook.core.queue import Hints
 from pricebook.core.rate_limits import RateLimiter
 from pricebook.core.route_table import RouteTable
 from pricebook.core.security import PasswordHasher
@@ -66,10 +67,12 @@ def _lifespan(settings: Settings) -> Lifespan:
             open_database(settings, "pricebook-api") as database,
             _valkey(settings) as valkey,
             _limiter(settings, valkey) as limiter,
+            _hints(valkey) as hints,
         ):
             app.state.database = database
             app.state.valkey = valkey
             app.state.limiter = limiter
+            app.state.hints = hints
             app.state.health = HealthMonitor(database, valkey)
             app.state.hasher = PasswordHasher(settings.auth)
             app.state.authenticate = make_authenticator(database, settings)
@@ -97,3 +100,14 @@ async def _limiter(settings: Settings, valkey: Redis) -> AsyncIterator[RateLimit
     finally:
         stopping.set()
         await sharing
+
+
+@asynccontextmanager
+async def _hints(valkey: Redis) -> AsyncIterator[Hints]:
+    hints = Hints(valkey)
+    sending = asyncio.create_task(hints.send())
+    try:
+        yield hints
+    finally:
+        hints.stop()
+        await sending

@@ -10,13 +10,13 @@ from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from urllib.parse import urlsplit
+from urllib.parse import unquote, urlsplit
 
 import typer
 from pydantic import SecretStr
 
 from pricebook.core.embedded import Postgres, Valkey
-from pricebook.core.folder import take_folder, write_private
+from pricebook.core.folder import secret_key_in, take_folder, write_private
 from pricebook.core.mendable import MendableError
 from pricebook.core.processes import Supervisor
 from pricebook.core.settings import Settings
@@ -82,12 +82,13 @@ def with_running_servers(settings: Settings) -> Settings:
     if not settings.is_embedded or not run_path.exists():
         return settings
     running = json.loads(run_path.read_text())
-    return _naming(settings, running["database_url"], running["redis_url"])
+    named = _naming(settings, running["database_url"], running["redis_url"])
+    return _complete(named, running["api"]["url"])
 
 
 def _run(settings: Settings, run_path: Path, *, with_demo: bool) -> None:
     with listen(settings.host, settings.port) as listening, Supervisor() as supervisor:
-        settings = _start_servers(settings, supervisor)
+        settings = _complete(_start_servers(settings, supervisor), url_of(listening))
         env = _environment(settings)
         workers = [Service("worker", _worker(env))]
         api = api_services(settings, listening, env)
@@ -140,15 +141,28 @@ def _start_servers(settings: Settings, supervisor: Supervisor) -> Settings:
     return _naming(settings, postgres.url, valkey.url)
 
 
+def _complete(settings: Settings, url: str) -> Settings:
+    """Fill in what `up` can decide for itself: a secret key, where mail goes, its own address."""
+    folder = settings.data_dir.absolute()
+    mail_url = settings.mail.url or SecretStr((folder / "mail").as_uri())
+    return settings.model_copy(
+        update={
+            "secret_key": settings.secret_key or secret_key_in(folder),
+            "public_url": settings.public_url if "public_url" in settings.model_fields_set else url,
+            "mail": settings.mail.model_copy(update={"url": mail_url}),
+        }
+    )
+
+
 def _naming(settings: Settings, database_url: str, redis_url: str) -> Settings:
     named = Settings(database_url=SecretStr(database_url), redis_url=SecretStr(redis_url))
     servers = {"database_url": named.database_url, "redis_url": named.redis_url}
     return settings.model_copy(update=servers)
 
 
-def _plain(url: SecretStr | None) -> str:
-    """Spell a URL as every client knows it."""
-    return url.get_secret_value().replace("+asyncpg", "") if url else ""
+def _plain(secret: SecretStr | None) -> str:
+    """Spell it out; a URL as every client knows it."""
+    return secret.get_secret_value().replace("+asyncpg", "") if secret else ""
 
 
 def _environment(settings: Settings) -> dict[str, str]:
@@ -157,6 +171,9 @@ def _environment(settings: Settings) -> dict[str, str]:
     return env | {
         "PRICEBOOK_DATABASE_URL": _plain(settings.database_url),
         "PRICEBOOK_REDIS_URL": _plain(settings.redis_url),
+        "PRICEBOOK_SECRET_KEY": _plain(settings.secret_key),
+        "PRICEBOOK_PUBLIC_URL": settings.public_url,
+        "PRICEBOOK_MAIL__URL": _plain(settings.mail.url),
         "PRICEBOOK_STOP_SECONDS": str(min(settings.stop_seconds, _LONGEST_STOP_SECONDS)),
     }
 
@@ -212,9 +229,17 @@ def _greet(settings: Settings, run_file: RunFile, made_password: SecretStr | Non
         f"  Docs      {run_file.url}/docs\n"
         f"  Log in    {settings.admin_email}\n"
         f"  Password  {hint}\n"
-        f"  Data      {settings.data_dir.absolute()}\n\n"
+        f"  Data      {settings.data_dir.absolute()}\n"
+        f"  Mail      {_mail_hint(settings)}\n\n"
         f"Ctrl-C stops it."
     )
+
+
+def _mail_hint(settings: Settings) -> str:
+    parts = urlsplit(_plain(settings.mail.url))
+    if parts.scheme == "file":
+        return f"written to {unquote(parts.path)}; set PRICEBOOK_MAIL__URL to have it sent"
+    return f"sent over {parts.hostname}"
 
 
 def _say(text: str) -> None:

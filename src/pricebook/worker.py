@@ -1,44 +1,63 @@
-"""The worker process: arq with our tasks and its clock, until it is told to stop."""
+"""The worker process: arq, its clock, and the dispatcher that they wake, until told to stop."""
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
+from functools import partial
 from typing import Any
 
 import structlog
 import uvloop
-from arq import cron
+from arq import cron, func
 from arq.worker import Worker
 from redis.exceptions import RedisError
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from pricebook.auth.service import prune_expired
 from pricebook.core import idempotency
-from pricebook.core.database import Database, is_outage
+from pricebook.core.database import Database, is_outage, open_database
+from pricebook.core.dispatch import Dispatcher, Lane
 from pricebook.core.logging import configure_logging
-from pricebook.core.queue import deserialize, serialize, worker_connection
-from pricebook.core.settings import Settings, load_settings
+from pricebook.core.queue import DRAIN, deserialize, serialize, worker_connection
+from pricebook.core.settings import RetentionSettings, Settings, load_settings
+from pricebook.subscriptions import SUBSCRIPTIONS
 
 Context = dict[str, Any]
 Pruner = Callable[[AsyncSession], Awaitable[int]]
 
-# What the hourly housekeeping deletes: each takes a session and returns the number of rows.
-PRUNERS: tuple[Pruner, ...] = (idempotency.prune, prune_expired)
-
 _JOB_TIMEOUT_SECONDS = 60
 _GOODBYE_SECONDS = 1.0
+_EACH_SECOND = set(range(60))
 
 log = structlog.get_logger(__name__)
+
+
+def pruners(_retention: RetentionSettings) -> Sequence[Pruner]:
+    """Return what the hourly housekeeping deletes: each takes a session, and tells how many rows.
+
+    It is called, a transaction each time, until it finds no more; so it may delete in batches.
+    """
+    return (idempotency.prune, prune_expired)
+
+
+def make_lanes(_settings: Settings, _database: Database) -> Sequence[Lane[Any, Any]]:
+    """Return the ways that deliveries go out."""
+    return ()
+
+
+async def drain(ctx: Context) -> None:
+    """Carry what is new to its receivers: wakes the dispatcher, which never sleeps for long."""
+    dispatcher: Dispatcher = ctx["dispatcher"]
+    dispatcher.wake()
 
 
 async def prune(ctx: Context) -> None:
     """Delete what has expired; what cannot be deleted now is left to the next hour."""
     database: Database = ctx["database"]
-    for pruner in PRUNERS:
-        name = f"{pruner.__module__}.{pruner.__name__}"
+    for pruner in ctx["pruners"]:
+        name = _name_of(pruner)
         try:
-            async with database.sessions.begin() as session:
-                rows = await pruner(session)
+            rows = await _prune_all(database, pruner)
         except Exception as error:
             if not is_outage(error):
                 raise
@@ -47,12 +66,35 @@ async def prune(ctx: Context) -> None:
             log.info("pruned", pruner=name, rows=rows)
 
 
-def make_worker(settings: Settings, database: Database) -> Worker:
+async def _prune_all(database: Database, pruner: Pruner) -> int:
+    rows = 0
+    while True:
+        async with database.sessions.begin() as session:
+            deleted = await pruner(session)
+        if not deleted:
+            return rows
+        rows += deleted
+
+
+def _name_of(pruner: Pruner) -> str:
+    function = pruner.func if isinstance(pruner, partial) else pruner
+    return f"{function.__module__}.{function.__name__}"
+
+
+def make_worker(settings: Settings, database: Database, dispatcher: Dispatcher) -> Worker:
     """Make the worker, within the loop that it is to run on."""
     return Worker(
-        cron_jobs=[cron(prune, name="prune", minute=0)],
+        functions=[func(drain, name=DRAIN)],
+        cron_jobs=[
+            cron(drain, name="beat", second=_EACH_SECOND),
+            cron(prune, name="prune", minute=0),
+        ],
         redis_settings=worker_connection(settings),
-        ctx={"database": database},
+        ctx={
+            "database": database,
+            "dispatcher": dispatcher,
+            "pruners": pruners(settings.retention),
+        },
         job_serializer=serialize,
         job_deserializer=deserialize,
         job_timeout=_JOB_TIMEOUT_SECONDS,
@@ -60,25 +102,29 @@ def make_worker(settings: Settings, database: Database) -> Worker:
         health_check_interval=5,
         keep_result=0,
         max_jobs=20,
-        poll_delay=0.05,
+        poll_delay=0.02,
     )
 
 
 async def work(settings: Settings) -> None:
     """Run the worker until SIGTERM or SIGINT has stopped it."""
-    database = Database(settings, application="pricebook-worker")
-    worker = make_worker(settings, database)
-    log.info("worker started")
-    try:
-        with suppress(asyncio.CancelledError):
-            await worker.async_run()
-    finally:
-        # With Valkey away its goodbye would be tried for ever.
-        with suppress(asyncio.CancelledError, RedisError, TimeoutError):
-            async with asyncio.timeout(_GOODBYE_SECONDS):
-                await worker.close()
-        await database.close()
-        log.info("worker stopped")
+    async with open_database(settings, "pricebook-worker") as database:
+        lanes = make_lanes(settings, database)
+        dispatcher = Dispatcher(database, SUBSCRIPTIONS, lanes, settings.delivery)
+        worker = make_worker(settings, database, dispatcher)
+        delivering = asyncio.create_task(dispatcher.run(settings.stop_seconds / 2))
+        log.info("worker started")
+        try:
+            with suppress(asyncio.CancelledError):
+                await worker.async_run()
+        finally:
+            dispatcher.stop()
+            # With Valkey away its goodbye would be tried for ever.
+            with suppress(asyncio.CancelledError, RedisError, TimeoutError):
+                async with asyncio.timeout(_GOODBYE_SECONDS):
+                    await worker.close()
+            await delivering
+            log.info("worker stopped")
 
 
 def main() -> None:

@@ -39,7 +39,8 @@ class ApiKey(Base):
         CheckConstraint("length(name) BETWEEN 1 AND 200", name="name"),
         CheckConstraint(
             "cardinality(scopes) > 0 AND scopes <@ "
-            "ARRAY['items:read', 'items:write', 'users:read', 'users:write']",
+            "ARRAY['items:read', 'items:write', 'users:read', 'users:write', "
+            "'webhooks:read', 'webhooks:write']",
             name="scopes",
         ),
         Index("uq_api_keys_token_digest", "token_digest", unique=True),
@@ -65,3 +66,22 @@ class KnownNetwork(Base):
     user_id: Mapped[UUID] = mapped_column(ForeignKey(User.id, ondelete="CASCADE"), primary_key=True)
     network: Mapped[str] = mapped_column(primary_key=True)
     last_login_at: Mapped[datetime] = mapped_column(server_default=func.now())
+
+
+class OneTimeToken(Base):
+    """A token that a mail carries: it works once, and for a while."""
+
+    __tablename__ = "one_time_tokens"
+    __table_args__ = (
+        CheckConstraint("purpose IN ('password_reset', 'verify_email')", name="purpose"),
+        Index("ix_one_time_tokens_user_id", "user_id"),
+        Index("ix_one_time_tokens_expires_at", "expires_at"),
+    )
+
+    token_digest: Mapped[bytes] = mapped_column(primary_key=True)
+    user_id: Mapped[UUID] = mapped_column(ForeignKey(User.id, ondelete="CASCADE"))
+    purpose: Mapped[str]
+    # The address that the mail went to: it must still be the user's when the token comes back.
+    email: Mapped[str]
+    created_at: Mapped[datetime] = mapped_column(server_default=func.now())
+    expires_at: Mapped[datetime]

@@ -144,6 +144,8 @@ Viewer = Annotated[Principal, Depends(Guard(Role.VIEWER, Scope.ITEMS_READ))]
 Editor = Annotated[Principal, Depends(Guard(Role.EDITOR, Scope.ITEMS_WRITE))]
 AdminReader = Annotated[Principal, Depends(Guard(Role.ADMIN, Scope.USERS_READ))]
 Admin = Annotated[Principal, Depends(Guard(Role.ADMIN, Scope.USERS_WRITE))]
+WebhookReader = Annotated[Principal, Depends(Guard(Role.ADMIN, Scope.WEBHOOKS_READ))]
+WebhookAdmin = Annotated[Principal, Depends(Guard(Role.ADMIN, Scope.WEBHOOKS_WRITE))]
 SignedIn = Annotated[Principal, Depends(Guard())]
 Person = Annotated[Principal, Depends(Guard(person=True))]
 Public = Depends(count_anonymous)

@@ -5,7 +5,11 @@ import os
 import secrets
 from pathlib import Path
 
+from pydantic import SecretStr
+
 from pricebook.core.mendable import MendableError
+
+_KEY_BYTES = 32
 
 
 class FolderInUseError(MendableError):
@@ -19,6 +23,14 @@ def write_private(path: Path, text: str) -> None:
     with os.fdopen(descriptor, "w") as file:
         file.write(text)
     new.replace(path)
+
+
+def secret_key_in(folder: Path) -> SecretStr:
+    """Return the secret key that lies in a data folder; it is made when first asked for."""
+    path = folder / "secret-key"
+    if not path.exists():
+        write_private(path, secrets.token_urlsafe(_KEY_BYTES) + "\n")
+    return SecretStr(path.read_text().strip())
 
 
 def take_folder(folder: Path) -> int:

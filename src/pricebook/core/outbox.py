@@ -13,6 +13,7 @@ from sqlalchemy.types import UserDefinedType
 
 from pricebook.core.context import current_context
 from pricebook.core.database import Base
+from pricebook.core.principal import Role
 
 
 class TransactionId(UserDefinedType[int]):
@@ -33,6 +34,23 @@ class Event(BaseModel):
     type: ClassVar[str]
     subject: ClassVar[str]
     """The name of the field that holds the id of what the fact is about."""
+    audience: ClassVar[Role] = Role.ADMIN
+    """The least role that may read it in the log; no payload holds what that role may not see."""
+
+    @classmethod
+    def __pydantic_init_subclass__(cls, **_options: object) -> None:
+        """Enter a kind of event, which has a `type`, in `EVENT_TYPES`."""
+        if "type" in vars(cls):
+            EVENT_TYPES[cls.type] = cls
+
+
+EVENT_TYPES: dict[str, type[Event]] = {}
+"""Every kind of event by its public name, as far as its module is imported."""
+
+
+def types_for(role: Role) -> list[str]:
+    """Return the kinds of event that someone of this role may read, by name."""
+    return sorted(name for name, event in EVENT_TYPES.items() if role.includes(event.audience))
 
 
 class EventRecord(Base):
@@ -71,8 +89,17 @@ class EventRecord(Base):
     __mapper_args__ = {"eager_defaults": False}  # noqa: RUF012 -- SQLAlchemy declares it as no ClassVar
 
 
+_HAS_EVENTS = "pricebook.has_events"
+
+
+def has_events(session: AsyncSession) -> bool:
+    """Whether anything was recorded in this session."""
+    return _HAS_EVENTS in session.info
+
+
 def record(session: AsyncSession, event: Event) -> None:
     """Write the event in the session's transaction: it is kept if and only if the change is."""
+    session.info[_HAS_EVENTS] = True
     context = current_context()
     session.add(
         EventRecord(

@@ -27,6 +27,8 @@ class Scope(StrEnum):
     ITEMS_WRITE = "items:write"
     USERS_READ = "users:read"
     USERS_WRITE = "users:write"
+    WEBHOOKS_READ = "webhooks:read"
+    WEBHOOKS_WRITE = "webhooks:write"
 
 
 @dataclass(frozen=True, slots=True)

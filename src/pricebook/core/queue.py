@@ -1,11 +1,13 @@
 """The only door to arq: how jobs travel over Valkey, which may vanish and return."""
 
+import asyncio
 from collections.abc import Callable
 from typing import Any
 
 import orjson
 import structlog
-from arq.connections import RedisSettings
+from arq.connections import ArqRedis, RedisSettings
+from redis.asyncio import Redis
 from redis.asyncio.retry import Retry
 from redis.backoff import ExponentialBackoff
 from redis.exceptions import ConnectionError as ValkeyConnectionError
@@ -14,6 +16,12 @@ from redis.exceptions import TimeoutError as ValkeyTimeoutError
 
 from pricebook.core.settings import Settings
 
+DRAIN = "drain"
+"""The job that wakes a worker's dispatcher."""
+
+# Hints that come closer together than this become one.
+_HINT_GAP_SECONDS = 0.02
+_HINT_TRIES = 3
 _FOREVER = -1
 # redis-py leaves a refused connection out of what it tries again: it is an OSError.
 _PASSING = (ValkeyConnectionError, ValkeyTimeoutError, OSError)
@@ -41,6 +49,49 @@ def worker_connection(settings: Settings) -> RedisSettings:
     connection.retry_on_error = [*_PASSING]
     connection.retry_on_timeout = True
     return connection
+
+
+class Hints:
+    """Tells the workers that there is something to deliver; they would see it within a second."""
+
+    def __init__(self, valkey: Redis) -> None:
+        """Send over the connections of `valkey`, which should give up soon."""
+        self._queue = ArqRedis(valkey.connection_pool, job_serializer=serialize)
+        self._given = asyncio.Event()
+        self._is_stopping = False
+
+    async def give(self) -> None:
+        """Have a hint sent soon; returns at once, and never fails."""
+        self._given.set()
+
+    def stop(self) -> None:
+        """Send nothing more."""
+        self._is_stopping = True
+        self._given.set()
+
+    async def send(self) -> None:
+        """Send hints as they are given, until stopped.
+
+        It is not to be cancelled: redis-py may take that for a time that is up.
+        """
+        while not self._is_stopping:
+            await self._given.wait()
+            self._given.clear()
+            try:
+                await self._enqueue()
+            except (RedisError, OSError) as error:
+                log.debug("hint lost", error=type(error).__name__)
+            await asyncio.sleep(_HINT_GAP_SECONDS)
+
+    async def _enqueue(self) -> None:
+        """Enqueue under one name, so that without a worker no more than one lies there.
+
+        One that is just being done may have looked before our commit: then once more.
+        """
+        for _ in range(_HINT_TRIES):
+            if await self._queue.enqueue_job(DRAIN, _job_id=DRAIN):
+                return
+            await asyncio.sleep(_HINT_GAP_SECONDS)
 
 
 class _LoggedRetry(Retry):

@@ -3,18 +3,28 @@
 from collections.abc import AsyncIterator
 from typing import Annotated
 
-from fastapi import Depends, Request
+from fastapi import BackgroundTasks, Depends, Request
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from pricebook.core.database import Database
+from pricebook.core.outbox import has_events
+from pricebook.core.queue import Hints
 from pricebook.core.reading import ReadPool
 
 
-async def request_session(request: Request) -> AsyncIterator[AsyncSession]:
-    """Yield the request's one session; commit it, or roll it back on any error."""
+async def request_session(
+    request: Request, afterwards: BackgroundTasks
+) -> AsyncIterator[AsyncSession]:
+    """Yield the request's one session; commit it, or roll it back on any error.
+
+    Once committed events are there, a hint goes to the workers after the response.
+    """
     database: Database = request.app.state.database
     async with database.sessions.begin() as session:
         yield session
+    if has_events(session):
+        hints: Hints = request.app.state.hints
+        afterwards.add_task(hints.give)
 
 
 def read_pool(request: Request) -> ReadPool:

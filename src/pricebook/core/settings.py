@@ -9,6 +9,7 @@ from typing import Annotated, Literal, Self
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, SecretStr, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+_KEY_LENGTH = 32
 _DRIVERLESS = re.compile(r"^postgres(ql)?(\+\w+)?://")
 
 
@@ -28,11 +29,28 @@ def _redis_url(url: SecretStr) -> SecretStr:
     return url
 
 
+def _mail_url(url: SecretStr) -> SecretStr:
+    if not url.get_secret_value().startswith(("smtp://", "smtps://", "file:///")):
+        message = "must begin with smtp://, smtps:// or file:///"
+        raise ValueError(message)
+    return url
+
+
+def _long_enough(keys: SecretStr) -> SecretStr:
+    if any(len(key.strip()) < _KEY_LENGTH for key in keys.get_secret_value().split(",")):
+        message = f"each key must have {_KEY_LENGTH} characters or more"
+        raise ValueError(message)
+    return keys
+
+
 DatabaseUrl = Annotated[SecretStr, AfterValidator(_asyncpg_url)]
 RedisUrl = Annotated[SecretStr, AfterValidator(_redis_url)]
+MailUrl = Annotated[SecretStr, AfterValidator(_mail_url)]
+SecretKeys = Annotated[SecretStr, AfterValidator(_long_enough)]
 Network = IPv4Network | IPv6Network
 PositiveSeconds = Annotated[float, Field(gt=0)]
 AtLeastOne = Annotated[int, Field(ge=1)]
+Delays = Annotated[tuple[PositiveSeconds, ...], Field(min_length=1)]
 
 
 class Group(BaseModel):
@@ -126,6 +144,107 @@ class IdempotencySettings(Group):
     keep_hours: AtLeastOne = Field(24, description="Hours a stored answer is kept.")
 
 
+class DeliverySettings(Group):
+    """How the worker carries events to their receivers."""
+
+    lease_seconds: PositiveSeconds = Field(
+        6,
+        description="How long a worker that died holds what it was delivering; "
+        "one that lives renews it three times as often.",
+    )
+    expansion_batch: AtLeastOne = Field(
+        500, description="Events turned into deliveries in one transaction."
+    )
+
+
+class WebhookSettings(Group):
+    """Signed POSTs to systems (Standard Webhooks 1.0)."""
+
+    timeout_seconds: PositiveSeconds = Field(
+        15, description="How long a receiver may take to answer."
+    )
+    retry_delays_seconds: Delays = Field(
+        (5, 300, 1_800, 7_200, 18_000, 36_000, 36_000),
+        description="The waits after failed attempts, each up to a fifth longer or shorter; "
+        "after the last the delivery is dead (JSON list).",
+    )
+    allowed_networks: tuple[Network, ...] = Field(
+        (),
+        description="Your own networks that webhooks may reach; "
+        "all that are not public are closed otherwise (JSON list of CIDRs).",
+    )
+    concurrency: AtLeastOne = Field(
+        10, description="Requests at once to one endpoint, per worker process."
+    )
+    capacity: AtLeastOne = Field(
+        1_000, description="Deliveries that one worker process holds at once."
+    )
+    disable_after_days: PositiveSeconds = Field(
+        5, description="An endpoint that fails for this long is disabled, and its owner told."
+    )
+    old_secret_hours: PositiveSeconds = Field(
+        24, description="How long a rotated secret still signs, beside its successor."
+    )
+
+
+class MailSettings(Group):
+    """E-mail: what people watch, and what they must know."""
+
+    url: MailUrl | None = Field(
+        None,
+        description="smtp://user:password@host:587, smtps://host:465, or file:///a/folder; "
+        "without it mail waits, and `pricebook up` writes it to its data folder.",
+    )
+    starttls: Literal["auto", "always", "never"] = Field(
+        "auto", description="Whether smtp:// turns to TLS: if offered, or fail without, or never."
+    )
+    sender: str = Field(
+        "Pricebook <pricebook@localhost>", description="The From address of every mail."
+    )
+    timeout_seconds: PositiveSeconds = Field(
+        15, description="How long the mail server may take for one mail."
+    )
+    retry_delays_seconds: Delays = Field(
+        (10, 60, 300, 1_800, 7_200, 18_000, 36_000),
+        description="The waits after passing failures, as for webhooks (JSON list).",
+    )
+    concurrency: AtLeastOne = Field(
+        4, description="Connections to the mail server, per worker process."
+    )
+    at_once_per_hour: AtLeastOne = Field(
+        60,
+        description="Mails about watched prices that one person gets at once in an hour; "
+        "past it changes are gathered for ten minutes.",
+    )
+
+
+class StreamSettings(Group):
+    """Live events over server-sent events."""
+
+    max_age_seconds: PositiveSeconds = Field(
+        600, description="A stream ends after this, and its client goes on where it was."
+    )
+    max_readers: AtLeastOne = Field(
+        2_000, description="Streams open in one process; past it 503 with Retry-After."
+    )
+    buffer_events: AtLeastOne = Field(
+        1_000, description="Events that may wait for a slow reader before it is dropped."
+    )
+    poll_seconds: PositiveSeconds = Field(
+        0.02, description="How often a process with readers looks for new events."
+    )
+
+
+class RetentionSettings(Group):
+    """How long the past is kept. What is not delivered yet stays, however old."""
+
+    events_days: AtLeastOne = Field(90, description="Days that events are kept.")
+    deliveries_days: AtLeastOne = Field(
+        30, description="Days that delivered webhooks, their attempts, and sent mails are kept."
+    )
+    notifications_days: AtLeastOne = Field(90, description="Days that inbox entries are kept.")
+
+
 class LogSettings(Group):
     """What the service writes about itself."""
 
@@ -168,6 +287,14 @@ class Settings(BaseSettings):
     admin_password: SecretStr | None = Field(
         None, description="That admin's password; without it one is made and printed once."
     )
+    secret_key: SecretKeys | None = Field(
+        None,
+        description="Encrypts webhook secrets in the database: 32 characters or more, such as "
+        "`openssl rand -base64 32` makes. Several, with commas: the first encrypts, all decrypt.",
+    )
+    public_url: str = Field(
+        "http://127.0.0.1:8000", description="Where people reach the service: for links in mails."
+    )
     stop_seconds: PositiveSeconds = Field(
         8, description="How long a process may take to finish its work when told to stop."
     )
@@ -177,6 +304,11 @@ class Settings(BaseSettings):
     auth: AuthSettings = AuthSettings()
     limits: LimitSettings = LimitSettings()
     idempotency: IdempotencySettings = IdempotencySettings()
+    delivery: DeliverySettings = DeliverySettings()
+    webhooks: WebhookSettings = WebhookSettings()
+    mail: MailSettings = MailSettings()
+    stream: StreamSettings = StreamSettings()
+    retention: RetentionSettings = RetentionSettings()
     log: LogSettings = LogSettings()
 
     @model_validator(mode="after")

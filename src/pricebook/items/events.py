@@ -4,6 +4,7 @@ from typing import ClassVar
 from uuid import UUID
 
 from pricebook.core.outbox import Event
+from pricebook.core.principal import Role
 from pricebook.core.schemas import DecimalOut
 
 
@@ -11,6 +12,7 @@ class ItemEvent(Event):
     """A fact about one item, and what receivers choose by."""
 
     subject: ClassVar[str] = "item_id"
+    audience: ClassVar[Role] = Role.VIEWER
 
     item_id: UUID
     sku: str
@@ -40,6 +42,7 @@ class ItemPriceChanged(ItemEvent):
 
     type: ClassVar[str] = "item.price_changed"
 
+    name: str
     old_price: DecimalOut
     new_price: DecimalOut
     old_currency: str

@@ -238,6 +238,7 @@ def edit(item: Item, values: Mapping[str, Any]) -> list[Event]:
         events.append(
             ItemPriceChanged(
                 **_facts(item),
+                name=item.name,
                 old_price=old_price,
                 new_price=item.price,
                 old_currency=old_currency,

@@ -43,3 +43,21 @@ class UserPasswordChanged(UserEvent):
     """A user's password changed."""
 
     type: ClassVar[str] = "user.password_changed"
+
+
+class PasswordResetRequested(UserEvent):
+    """Somebody who may be the user asked for a new password."""
+
+    type: ClassVar[str] = "user.password_reset_requested"
+
+
+class EmailVerificationRequested(UserEvent):
+    """A user is to prove that the e-mail address is theirs."""
+
+    type: ClassVar[str] = "user.email_verification_requested"
+
+
+class EmailVerified(UserEvent):
+    """A user proved that the e-mail address is theirs."""
+
+    type: ClassVar[str] = "user.email_verified"

@@ -35,6 +35,7 @@ class User(Base):
     name: Mapped[str]
     role: Mapped[str]
     hashed_password: Mapped[str]
+    email_verified_at: Mapped[datetime | None]
     credentials_epoch: Mapped[int] = mapped_column(server_default="1")
     kept_session_id: Mapped[UUID | None]
     disabled_at: Mapped[datetime | None]
@@ -62,6 +63,8 @@ class User(Base):
                 self.disabled_at = now() if changes[name] else None
             else:
                 setattr(self, name, changes[name])
+        if "email" in changed:
+            self.email_verified_at = None
         if {"role", "disabled"} & set(changed):
             self.end_sessions()
         return changed

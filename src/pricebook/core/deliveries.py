@@ -1,0 +1,181 @@
+"""Deliveries: the duty to tell one receiver of something, kept until it is delivered or dead.
+
+All of their state lies in PostgreSQL, and all times are its own. A worker claims what is due under
+a lease, sends outside any transaction, and records how it went by the lease's number: whoever lost
+the lease to another worker records nothing. A lease that runs out frees what a dead worker held.
+"""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from enum import StrEnum
+from random import uniform
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy import (
+    ARRAY,
+    BigInteger,
+    ColumnElement,
+    Float,
+    TableValuedAlias,
+    Text,
+    Update,
+    Uuid,
+    and_,
+    case,
+    column,
+    func,
+    literal,
+    or_,
+    update,
+)
+from sqlalchemy.orm import Mapped, mapped_column
+from sqlalchemy.types import TypeEngine
+
+# Every wait is up to this much longer or shorter, so that receivers that failed together do not
+# come back together.
+JITTER = 0.2
+# A receiver that says when to come back is obeyed up to this many times the wait as planned.
+_PATIENCE = 2.0
+
+
+class Status(StrEnum):
+    """What has become of a delivery."""
+
+    PENDING = "pending"
+    DELIVERED = "delivered"
+    DEAD = "dead"
+
+
+class Delivery:
+    """The columns that every table of deliveries has."""
+
+    id: Mapped[UUID] = mapped_column(
+        primary_key=True, server_default=func.uuidv7(monotonic=True), sort_order=-1
+    )
+    status: Mapped[str] = mapped_column(Text, server_default=Status.PENDING)
+    # In the present round: a delivery that is sent anew starts a new one.
+    attempts: Mapped[int] = mapped_column(server_default="0")
+    due_at: Mapped[datetime] = mapped_column(server_default=func.now())
+    # The fencing token: each claim counts it up.
+    lease: Mapped[int] = mapped_column(server_default="0")
+    leased_until: Mapped[datetime | None]
+    settled_at: Mapped[datetime | None]
+    created_at: Mapped[datetime] = mapped_column(server_default=func.now())
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Claim:
+    """A delivery that this process alone may send, for as long as it renews the lease."""
+
+    id: UUID
+    lease: int
+    attempts: int
+    """Before this one, in the present round."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Outcome:
+    """How an attempt went."""
+
+    is_delivered: bool = False
+    is_final: bool = False
+    """Of a failure: trying again cannot help."""
+    error: str | None = None
+    retry_after_seconds: float | None = None
+    """What the receiver asked for."""
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """What becomes of a delivery after an attempt."""
+
+    status: Status
+    wait_seconds: float = 0
+
+
+def judge(delays_seconds: Sequence[float], attempts: int, outcome: Outcome) -> Verdict:
+    """Say what follows from the outcome of one more attempt after `attempts` others.
+
+    Of n delays follow n + 1 attempts. `Retry-After` (RFC 9110, section 10.2.3) can put the next
+    one off, up to twice the wait as planned; it never makes it come sooner than planned.
+    """
+    if outcome.is_delivered:
+        return Verdict(Status.DELIVERED)
+    if outcome.is_final or attempts >= len(delays_seconds):
+        return Verdict(Status.DEAD)
+    planned = delays_seconds[attempts]
+    wait = planned * uniform(1 - JITTER, 1 + JITTER)  # noqa: S311 -- it spreads load, and guards nothing
+    asked = min(outcome.retry_after_seconds or 0, planned * _PATIENCE)
+    return Verdict(Status.PENDING, max(wait, asked))
+
+
+def is_due(table: type[Delivery]) -> tuple[ColumnElement[bool], ...]:
+    """Return what holds for deliveries that may be claimed now."""
+    is_free = or_(table.leased_until.is_(None), table.leased_until <= func.now())
+    return (table.status == Status.PENDING, table.due_at <= func.now(), is_free)
+
+
+def leased(table: type[Delivery], lease_seconds: float) -> Update:
+    """Take the lease of deliveries; the caller says which, and what of them it needs back."""
+    until = func.now() + timedelta(seconds=lease_seconds)
+    return update(table).values(lease=table.lease + 1, leased_until=until)
+
+
+def renewed(table: type[Delivery], claims: Iterable[Claim], lease_seconds: float) -> Update:
+    """Keep the leases of `claims`; those that are still held come back."""
+    until = func.now() + timedelta(seconds=lease_seconds)
+    return _held(table, claims).values(leased_until=until).returning(table.id)
+
+
+def released(table: type[Delivery], claims: Iterable[Claim]) -> Update:
+    """Hand the leases of `claims` back, so that another worker can go on at once."""
+    return _held(table, claims).values(leased_until=None)
+
+
+def settled(table: type[Delivery], verdicts: Iterable[tuple[Claim, Verdict]]) -> Update:
+    """Record what becomes of deliveries; those whose lease was still held come back."""
+    claims, judged = zip(*verdicts, strict=True)
+    given = _arrays(
+        ("id", Uuid(), [claim.id for claim in claims]),
+        ("lease", BigInteger(), [claim.lease for claim in claims]),
+        ("status", Text(), [verdict.status.value for verdict in judged]),
+        ("wait", Float(), [verdict.wait_seconds for verdict in judged]),
+    )
+    return (
+        update(table)
+        .where(_is_held(table, given))
+        .values(
+            status=given.c.status,
+            attempts=table.attempts + 1,
+            due_at=func.now() + func.make_interval(0, 0, 0, 0, 0, 0, given.c.wait),
+            leased_until=None,
+            settled_at=case((given.c.status != Status.PENDING, func.now())),
+        )
+        .returning(table.id)
+    )
+
+
+def _held(table: type[Delivery], claims: Iterable[Claim]) -> Update:
+    """Update what is leased under the numbers of `claims`."""
+    held = list(claims)
+    given = _arrays(
+        ("id", Uuid(), [claim.id for claim in held]),
+        ("lease", BigInteger(), [claim.lease for claim in held]),
+    )
+    return update(table).where(_is_held(table, given))
+
+
+def _is_held(table: type[Delivery], given: TableValuedAlias) -> ColumnElement[bool]:
+    """Whether the lease is still out under this number: recording twice counts once."""
+    return and_(
+        table.id == given.c.id, table.lease == given.c.lease, table.leased_until.is_not(None)
+    )
+
+
+def _arrays(*columns: tuple[str, TypeEngine[Any], Sequence[object]]) -> TableValuedAlias:
+    """Return rows made of one array a column, so that however many there are, it is one plan."""
+    arrays = [literal(list(values), ARRAY(kind)) for _name, kind, values in columns]
+    shape = [column(name, kind) for name, kind, _values in columns]
+    return func.unnest(*arrays).table_valued(*shape, name="given").render_derived()

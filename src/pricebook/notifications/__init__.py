@@ -1,0 +1,1 @@
+"""What people hear: watches, the inbox, and mail."""
