@@ -37,6 +37,7 @@ class WebhookDisabled(WebhookEvent):
 
     type: ClassVar[str] = "webhook.disabled"
     reason: str
+    owner_id: UUID | None
 
 
 class WebhookDeliveryDied(WebhookEvent):
@@ -44,6 +45,7 @@ class WebhookDeliveryDied(WebhookEvent):
 
     type: ClassVar[str] = "webhook.delivery_died"
     delivery_id: UUID
+    owner_id: UUID | None
 
 
 class WebhookDeleted(WebhookEvent):
