@@ -55,6 +55,8 @@ class TestLane(Lane[Claim, Outcome]):
         return Outcome(error=type(error).__name__)
 
     async def settled(self, session, results) -> None:
+        if any(outcome.error == "unwritable" for _claim, outcome, _verdict in results):
+            raise ZeroDivisionError
         self.settlements += [verdict.status for _claim, _outcome, verdict in results]
 
 
@@ -186,6 +188,23 @@ async def test_a_send_that_raises_is_a_failure(database, make_mail, running):
 
     await until(is_settled)
     assert (await state_of(database, mail_id)).status == Status.PENDING
+
+
+async def test_an_outcome_that_cannot_be_written_down_holds_up_no_other(
+    database, make_mail, running
+):
+    mail_ids = [await make_mail() for _ in range(3)]
+    lane = TestLane(DELIVERED, Outcome(error="unwritable"), DELIVERED)
+    running(lane)
+
+    async def are_settled():
+        states = [await state_of(database, mail_id) for mail_id in mail_ids]
+        return [mail.attempts for mail in states] == [1, 1, 1]
+
+    await until(are_settled)
+    states = [(await state_of(database, mail_id)).status for mail_id in mail_ids]
+    assert sorted(states) == [Status.DELIVERED, Status.DELIVERED, Status.PENDING]
+    assert lane.settlements == [Status.DELIVERED, Status.DELIVERED]
 
 
 async def test_a_lease_is_renewed_while_sending_goes_on(database, make_mail, running):

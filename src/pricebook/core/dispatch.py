@@ -195,7 +195,7 @@ class _Runner(Generic[C, R]):
         while self._results:
             results = list(self._results)
             try:
-                await self._settle(results)
+                await self._settle_whatever_comes(results)
             except Exception as error:  # noqa: BLE001 -- told, and tried again
                 # The outcomes stay here, and their leases are renewed, until they are written.
                 _tell("outcomes not recorded yet", error, self.lane.name)
@@ -207,7 +207,26 @@ class _Runner(Generic[C, R]):
         self._has_results.clear()
         self._wake()
 
-    async def _settle(self, results: Sequence[tuple[C, R]]) -> None:
+    async def _settle_whatever_comes(self, results: Sequence[tuple[C, R]]) -> None:
+        """Record outcomes; one that the lane cannot write down holds up no other."""
+        try:
+            await self._settle(results)
+        except Exception as error:
+            if is_outage(error):
+                raise
+            log.exception("outcomes spoil their batch; one by one now", lane=self.lane.name)
+        else:
+            return
+        for result in results:
+            try:
+                await self._settle([result])
+            except Exception as error:
+                if is_outage(error):
+                    raise
+                log.exception("outcome not written down", delivery_id=str(result[0].id))
+                await self._settle([result], is_told=False)
+
+    async def _settle(self, results: Sequence[tuple[C, R]], *, is_told: bool = True) -> None:
         judged = [
             (claim, outcome, judge(self.lane.delays_seconds, claim.attempts, outcome))
             for claim, outcome in results
@@ -217,7 +236,7 @@ class _Runner(Generic[C, R]):
             statement = deliveries.settled(self.lane.table, verdicts)
             held = set(await session.scalars(statement))
             counted = [one for one in judged if one[0].id in held]
-            if counted:
+            if counted and is_told:
                 await self.lane.settled(session, counted)
         if len(held) < len(results):
             log.warning("leases lost", lane=self.lane.name, count=len(results) - len(held))
@@ -241,9 +260,10 @@ class _Runner(Generic[C, R]):
     def _drop(self, lost: Iterable[C]) -> None:
         """Stop sending what another worker has taken over; what is done settles by itself."""
         for claim in lost:
-            if task := self._sending.pop(claim.id, None):
-                task.cancel()
-                self._claims.pop(claim.id, None)
+            # Settled and claimed anew meanwhile, it is another claim under the same id.
+            if claim.id in self._sending and self._claims[claim.id] is claim:
+                self._sending.pop(claim.id).cancel()
+                del self._claims[claim.id]
 
     async def finish(self, seconds: float) -> None:
         """Let what is being sent end within `seconds`; the outcomes are recorded as they come."""
