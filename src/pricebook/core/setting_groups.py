@@ -1,0 +1,254 @@
+"""The groups of settings: what belongs together, with units in the names."""
+
+import re
+from ipaddress import IPv4Network, IPv6Network
+from typing import Annotated, Literal
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, SecretStr
+
+_KEY_LENGTH = 32
+_DRIVERLESS = re.compile(r"^postgres(ql)?(\+\w+)?://")
+
+
+def _asyncpg_url(url: SecretStr) -> SecretStr:
+    """Take any usual spelling of a PostgreSQL URL and name the driver that the service uses."""
+    value = url.get_secret_value()
+    if not _DRIVERLESS.match(value):
+        message = "must begin with postgresql://"
+        raise ValueError(message)
+    return SecretStr(_DRIVERLESS.sub("postgresql+asyncpg://", value))
+
+
+def _redis_url(url: SecretStr) -> SecretStr:
+    if not url.get_secret_value().startswith(("redis://", "rediss://", "unix://")):
+        message = "must begin with redis://, rediss:// or unix://"
+        raise ValueError(message)
+    return url
+
+
+def _mail_url(url: SecretStr) -> SecretStr:
+    if not url.get_secret_value().startswith(("smtp://", "smtps://", "file:///")):
+        message = "must begin with smtp://, smtps:// or file:///"
+        raise ValueError(message)
+    return url
+
+
+def _long_enough(keys: SecretStr) -> SecretStr:
+    if any(len(key.strip()) < _KEY_LENGTH for key in keys.get_secret_value().split(",")):
+        message = f"each key must have {_KEY_LENGTH} characters or more"
+        raise ValueError(message)
+    return keys
+
+
+DatabaseUrl = Annotated[SecretStr, AfterValidator(_asyncpg_url)]
+RedisUrl = Annotated[SecretStr, AfterValidator(_redis_url)]
+MailUrl = Annotated[SecretStr, AfterValidator(_mail_url)]
+SecretKeys = Annotated[SecretStr, AfterValidator(_long_enough)]
+Network = IPv4Network | IPv6Network
+PositiveSeconds = Annotated[float, Field(gt=0)]
+AtLeastOne = Annotated[int, Field(ge=1)]
+Delays = Annotated[tuple[PositiveSeconds, ...], Field(min_length=1)]
+
+
+class Group(BaseModel):
+    """A frozen set of settings that belong together; an unknown name in it is an error."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class DatabaseSettings(Group):
+    """The pools to PostgreSQL, and how long a statement may take."""
+
+    pool_size: AtLeastOne = Field(8, description="Connections for writes, per API process.")
+    read_pool_size: AtLeastOne = Field(8, description="Connections for reads, per API process.")
+    pool_timeout_seconds: PositiveSeconds = Field(
+        1.5, description="How long a request waits for a connection before it gets 503."
+    )
+    statement_timeout_seconds: PositiveSeconds = Field(
+        15, description="The longest a statement of a request may run."
+    )
+    lock_timeout_seconds: PositiveSeconds = Field(
+        5, description="The longest a statement of a request waits for a lock."
+    )
+
+
+class HttpSettings(Group):
+    """What the API accepts from the network."""
+
+    max_body_bytes: AtLeastOne = Field(
+        4 * 1024 * 1024, description="Largest request body; past it 413."
+    )
+    max_concurrent_requests: AtLeastOne = Field(
+        256, description="Requests under way in one process; past it 503 with Retry-After."
+    )
+    trusted_proxies: tuple[Network, ...] = Field(
+        (), description="Networks whose X-Forwarded-For and -Proto are believed (JSON list)."
+    )
+    cors_origins: tuple[str, ...] = Field(
+        (), description="Origins that browsers may call from (JSON list)."
+    )
+    docs: bool = Field(True, description="Serve /docs and /openapi.json.")
+    root_path: str = Field("", description="The path under which a proxy serves the API.")
+    require_if_match: bool = Field(
+        False, description="Demand If-Match on item changes; without it 428."
+    )
+
+
+class AuthSettings(Group):
+    """Sessions, passwords and the brakes on guessing."""
+
+    session_hours: PositiveSeconds = Field(12, description="How long a log-in lasts.")
+    principal_cache_seconds: Annotated[float, Field(ge=0, le=0.9)] = Field(
+        0.5,
+        description="How long a process may believe a credential it has checked; "
+        "every revocation is in force within this time.",
+    )
+    hash_threads: AtLeastOne = Field(1, description="Threads that hash passwords, per process.")
+    hash_queue_limit: AtLeastOne = Field(
+        100, description="Log-ins waiting to be hashed; past it 503 with Retry-After."
+    )
+    failure_window_seconds: AtLeastOne = Field(
+        900, description="The window in which failed log-ins are counted."
+    )
+    failures_per_account_and_network: AtLeastOne = Field(
+        10, description="Failed log-ins to one account from one network before 429."
+    )
+    failures_per_account: AtLeastOne = Field(
+        50,
+        description="Failed log-ins to one account from anywhere before 429 "
+        "for networks it has never logged in from.",
+    )
+    failures_per_network: AtLeastOne = Field(
+        100, description="Failed log-ins from one network before 429."
+    )
+
+
+class LimitSettings(Group):
+    """The rate that one caller may reach, shared by all API processes."""
+
+    window_seconds: AtLeastOne = Field(60, description="The window that requests are counted in.")
+    requests: AtLeastOne = Field(
+        60_000, description="Requests of one credential in a window; past it 429."
+    )
+    anonymous_requests: AtLeastOne = Field(
+        6_000, description="Requests of one address without credentials in a window."
+    )
+
+
+class IdempotencySettings(Group):
+    """How long the answer to an Idempotency-Key is kept."""
+
+    keep_hours: AtLeastOne = Field(24, description="Hours a stored answer is kept.")
+
+
+class DeliverySettings(Group):
+    """How the worker carries events to their receivers."""
+
+    lease_seconds: PositiveSeconds = Field(
+        6,
+        description="How long a worker that died holds what it was delivering; "
+        "one that lives renews it three times as often.",
+    )
+    expansion_batch: AtLeastOne = Field(
+        500, description="Events turned into deliveries in one transaction."
+    )
+
+
+class WebhookSettings(Group):
+    """Signed POSTs to systems (Standard Webhooks 1.0)."""
+
+    timeout_seconds: PositiveSeconds = Field(
+        15, description="How long a receiver may take to answer."
+    )
+    retry_delays_seconds: Delays = Field(
+        (5, 300, 1_800, 7_200, 18_000, 36_000, 36_000),
+        description="The waits after failed attempts, each up to a fifth longer or shorter; "
+        "after the last the delivery is dead (JSON list).",
+    )
+    allowed_networks: tuple[Network, ...] = Field(
+        (),
+        description="Your own networks that webhooks may reach; "
+        "all that are not public are closed otherwise (JSON list of CIDRs).",
+    )
+    concurrency: AtLeastOne = Field(
+        10, description="Requests at once to one endpoint, per worker process."
+    )
+    capacity: AtLeastOne = Field(
+        1_000, description="Deliveries that one worker process holds at once."
+    )
+    disable_after_days: PositiveSeconds = Field(
+        5, description="An endpoint that fails for this long is disabled, and its owner told."
+    )
+    old_secret_hours: PositiveSeconds = Field(
+        24, description="How long a rotated secret still signs, beside its successor."
+    )
+
+
+class MailSettings(Group):
+    """E-mail: what people watch, and what they must know."""
+
+    url: MailUrl | None = Field(
+        None,
+        description="smtp://user:password@host:587, smtps://host:465, or file:///a/folder; "
+        "without it mail waits, and `pricebook up` writes it to its data folder.",
+    )
+    starttls: Literal["auto", "always", "never"] = Field(
+        "auto", description="Whether smtp:// turns to TLS: if offered, or fail without, or never."
+    )
+    sender: str = Field(
+        "Pricebook <pricebook@localhost>", description="The From address of every mail."
+    )
+    timeout_seconds: PositiveSeconds = Field(
+        15, description="How long the mail server may take for one mail."
+    )
+    retry_delays_seconds: Delays = Field(
+        (10, 60, 300, 1_800, 7_200, 18_000, 36_000),
+        description="The waits after passing failures, as for webhooks (JSON list).",
+    )
+    concurrency: AtLeastOne = Field(
+        4, description="Connections to the mail server, per worker process."
+    )
+    at_once_per_hour: AtLeastOne = Field(
+        60,
+        description="Mails about watched prices that one person gets at once in an hour; "
+        "past it changes are gathered for ten minutes.",
+    )
+
+
+class StreamSettings(Group):
+    """Live events over server-sent events."""
+
+    max_age_seconds: PositiveSeconds = Field(
+        600, description="A stream ends after this, and its client goes on where it was."
+    )
+    max_readers: AtLeastOne = Field(
+        2_000, description="Streams open in one process; past it 503 with Retry-After."
+    )
+    buffer_events: AtLeastOne = Field(
+        1_000, description="Events that may wait for a slow reader before it is dropped."
+    )
+    poll_seconds: PositiveSeconds = Field(
+        0.02, description="How often a process with readers looks for new events."
+    )
+
+
+class RetentionSettings(Group):
+    """How long the past is kept. What is not delivered yet stays, however old."""
+
+    events_days: AtLeastOne = Field(90, description="Days that events are kept.")
+    deliveries_days: AtLeastOne = Field(
+        30, description="Days that delivered webhooks, their attempts, and sent mails are kept."
+    )
+    notifications_days: AtLeastOne = Field(90, description="Days that inbox entries are kept.")
+
+
+class LogSettings(Group):
+    """What the service writes about itself."""
+
+    level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field(
+        "INFO", description="The least severe line that is written."
+    )
+    format: Literal["auto", "json", "console"] = Field(
+        "auto", description="JSON lines, or text for people; auto asks the terminal."
+    )
+    access: bool = Field(True, description="One line for each request.")
