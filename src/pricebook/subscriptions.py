@@ -5,7 +5,7 @@ transaction that marks them as expanded.
 """
 
 from pricebook.auth.events import ApiKeyCreated, ApiKeyRevoked
-from pricebook.core.dispatch import Subscriptions
+from pricebook.core.expansion import Subscriptions
 from pricebook.items.events import ItemCreated, ItemDeleted, ItemPriceChanged, ItemUpdated
 from pricebook.users.events import (
     EmailVerificationRequested,

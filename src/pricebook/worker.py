@@ -16,7 +16,8 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from pricebook.auth.service import prune_expired
 from pricebook.core import idempotency
 from pricebook.core.database import Database, is_outage, open_database
-from pricebook.core.dispatch import Dispatcher, Lane
+from pricebook.core.dispatch import Dispatcher
+from pricebook.core.lanes import Lane
 from pricebook.core.logging import configure_logging
 from pricebook.core.queue import DRAIN, deserialize, serialize, worker_connection
 from pricebook.core.settings import RetentionSettings, Settings, load_settings

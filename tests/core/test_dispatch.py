@@ -10,7 +10,9 @@ import pytest
 from sqlalchemy import func, insert, select, text, update
 
 from pricebook.core.deliveries import Claim, Outcome, Status, is_due, judge, leased
-from pricebook.core.dispatch import Dispatcher, Expander, Lane
+from pricebook.core.dispatch import Dispatcher
+from pricebook.core.expansion import Expander
+from pricebook.core.lanes import Lane
 from pricebook.core.outbox import EventRecord, record
 from pricebook.core.settings import DeliverySettings
 from pricebook.notifications.models import Mail

@@ -1,294 +1,20 @@
-"""The dispatcher: from events to deliveries, and from deliveries to their receivers.
+"""The dispatcher: expands what is new in the log, and keeps each lane full of what is due.
 
-One runs in each worker process. It expands what is new in the log, and keeps each `Lane` full of
-deliveries that are due. Whoever wakes it saves it the rest of its beat; it needs no one.
+One runs in each worker process. Whoever wakes it saves it the rest of its beat; it needs no one.
 """
 
 import asyncio
-import time
-from abc import ABC, abstractmethod
-from collections import defaultdict
-from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
-from typing import Any, ClassVar, Generic, TypeVar
-from uuid import UUID
+from typing import Any
 
-import structlog
-from sqlalchemy import ARRAY, ColumnElement, Select, Update, Uuid, func, literal, select, update
-from sqlalchemy.ext.asyncio import AsyncSession
-
-from pricebook.core import deliveries
-from pricebook.core.database import Database, is_outage
-from pricebook.core.deliveries import Claim, Delivery, Outcome, Verdict, judge
-from pricebook.core.outbox import Event, EventRecord
+from pricebook.core.database import Database
+from pricebook.core.expansion import Expander, Subscriptions
+from pricebook.core.lanes import OUTAGE_PAUSE_SECONDS, Lane, Runner, tell
 from pricebook.core.settings import DeliverySettings
-
-Reaction = Callable[[AsyncSession, Sequence[UUID]], Awaitable[None]]
-"""Turns the events of these ids into deliveries, set-based, in the session's transaction."""
-
-Subscriptions = Mapping[type[Event], Sequence[Reaction]]
 
 BEAT_SECONDS = 1.0
 """How often work is looked for when nobody says that there is some."""
-
-_OUTAGE_PAUSE_SECONDS = 0.5
-_POISON_PAUSE_SECONDS = 60.0
-_RENEWALS_A_LEASE = 3
-_FAREWELL_SECONDS = 2.0
-
-C = TypeVar("C", bound=Claim)
-R = TypeVar("R", bound=Outcome)
-
-log = structlog.get_logger(__name__)
-
-
-class Lane(ABC, Generic[C, R]):
-    """One kind of receiver: how deliveries to it are claimed, sent and written down."""
-
-    name: ClassVar[str]
-    table: ClassVar[type[Delivery]]
-    capacity: int
-    """Deliveries that one process holds at once."""
-    delays_seconds: Sequence[float]
-    """The waits after failed attempts; after the last the delivery is dead."""
-    lease_seconds: float
-
-    @abstractmethod
-    async def claim(self, session: AsyncSession, held: Sequence[C], room: int) -> Sequence[C]:
-        """Take the lease of at most `room` deliveries, besides those that are held already."""
-
-    @abstractmethod
-    async def send(self, claim: C) -> R:
-        """Try once, outside any transaction, within a bounded time."""
-
-    @abstractmethod
-    def broken(self, error: Exception) -> R:
-        """Return the outcome of a `send` that raised, which none should."""
-
-    @abstractmethod
-    async def settled(self, session: AsyncSession, results: Sequence[tuple[C, R, Verdict]]) -> None:
-        """Write down what else follows from outcomes, in the transaction that records them."""
-
-    async def close(self) -> None:
-        """Let go of connections."""
-
-
-class Expander:
-    """Turns events into deliveries, each exactly once: marked in the transaction that does it."""
-
-    def __init__(self, database: Database, subscriptions: Subscriptions, batch: int) -> None:
-        """Expand up to `batch` events in one transaction."""
-        self._sessions = database.sessions
-        self._reactions = {event.type: found for event, found in subscriptions.items()}
-        self._batch = batch
-        # Events that no transaction could expand, and when to try again.
-        self._poisonous: dict[UUID, float] = {}
-
-    async def expand(self) -> bool:
-        """Expand one batch of what is new; return whether there may be more."""
-        try:
-            return await self._expand(self._batch) == self._batch
-        except Exception as error:
-            if is_outage(error):
-                raise
-            log.exception("a batch of events could not be expanded; one by one now")
-        return await self._expand_one_by_one()
-
-    async def _expand(self, limit: int) -> int:
-        async with self._sessions.begin() as session:
-            events = {row.id: row.type for row in await session.execute(self._new(limit))}
-            if events:
-                await self._react(session, events)
-                await session.execute(_marked(events))
-            return len(events)
-
-    async def _expand_one_by_one(self) -> bool:
-        """Find the event that spoils the batch; the others are not to wait for it."""
-        for _ in range(self._batch):
-            async with self._sessions() as session:
-                row = (await session.execute(self._new(1))).first()
-                if row is None:
-                    return False
-                try:
-                    await self._react(session, {row.id: row.type})
-                    await session.execute(_marked([row.id]))
-                    await session.commit()
-                except Exception as error:
-                    if is_outage(error):
-                        raise
-                    log.exception("event not expanded", event_id=str(row.id), event_type=row.type)
-                    self._poisonous[row.id] = time.monotonic() + _POISON_PAUSE_SECONDS
-        return True
-
-    async def _react(self, session: AsyncSession, events: Mapping[UUID, str]) -> None:
-        concerned: dict[Reaction, list[UUID]] = defaultdict(list)
-        for event_id, event_type in events.items():
-            for reaction in self._reactions.get(event_type, ()):
-                concerned[reaction].append(event_id)
-        for reaction, event_ids in concerned.items():
-            await reaction(session, event_ids)
-
-    def _new(self, limit: int) -> Select[UUID, str]:
-        now = time.monotonic()
-        self._poisonous = {one: until for one, until in self._poisonous.items() if until > now}
-        return (
-            select(EventRecord.id, EventRecord.type)
-            .where(
-                EventRecord.expanded_at.is_(None), EventRecord.id != func.all(_ids(self._poisonous))
-            )
-            .order_by(EventRecord.transaction_id, EventRecord.id)
-            .limit(limit)
-            .with_for_update(skip_locked=True)
-        )
-
-
-def _marked(events: Iterable[UUID]) -> Update:
-    marked = update(EventRecord).where(EventRecord.id == func.any(_ids(events)))
-    return marked.values(expanded_at=func.now())
-
-
-def _ids(ids: Iterable[UUID]) -> ColumnElement[list[UUID]]:
-    return literal(list(ids), ARRAY(Uuid()))
-
-
-class _Runner(Generic[C, R]):
-    """Keeps one lane full, renews what it holds, and records how each attempt went."""
-
-    def __init__(self, lane: Lane[C, R], database: Database, wake: Callable[[], None]) -> None:
-        self.lane = lane
-        self._sessions = database.sessions
-        self._wake = wake
-        self._sending: dict[UUID, asyncio.Task[None]] = {}
-        self._claims: dict[UUID, C] = {}
-        self._results: list[tuple[C, R]] = []
-        self._has_results = asyncio.Event()
-
-    async def fill(self) -> bool:
-        """Claim what there is room for, and begin to send it; return whether there may be more."""
-        room = self.lane.capacity - len(self._claims)
-        if room <= 0:
-            return False
-        async with self._sessions.begin() as session:
-            claims = await self.lane.claim(session, list(self._claims.values()), room)
-        for claim in claims:
-            self._claims[claim.id] = claim
-            self._sending[claim.id] = asyncio.create_task(self._send(claim))
-        return bool(claims)
-
-    async def _send(self, claim: C) -> None:
-        try:
-            outcome = await self.lane.send(claim)
-        except Exception as error:
-            log.exception("delivery broke", lane=self.lane.name, delivery_id=str(claim.id))
-            outcome = self.lane.broken(error)
-        self._sending.pop(claim.id, None)
-        self._results.append((claim, outcome))
-        self._has_results.set()
-
-    async def record(self) -> None:
-        """Record outcomes as they come, many in one transaction, until cancelled."""
-        while True:
-            await self._has_results.wait()
-            await self._record_all()
-
-    async def _record_all(self) -> None:
-        while self._results:
-            results = list(self._results)
-            try:
-                await self._settle_whatever_comes(results)
-            except Exception as error:  # noqa: BLE001 -- told, and tried again
-                # The outcomes stay here, and their leases are renewed, until they are written.
-                _tell("outcomes not recorded yet", error, self.lane.name)
-                await asyncio.sleep(_OUTAGE_PAUSE_SECONDS)
-                continue
-            del self._results[: len(results)]
-            for claim, _outcome in results:
-                self._claims.pop(claim.id, None)
-        self._has_results.clear()
-        self._wake()
-
-    async def _settle_whatever_comes(self, results: Sequence[tuple[C, R]]) -> None:
-        """Record outcomes; one that the lane cannot write down holds up no other."""
-        try:
-            await self._settle(results)
-        except Exception as error:
-            if is_outage(error):
-                raise
-            log.exception("outcomes spoil their batch; one by one now", lane=self.lane.name)
-        else:
-            return
-        for result in results:
-            try:
-                await self._settle([result])
-            except Exception as error:
-                if is_outage(error):
-                    raise
-                log.exception("outcome not written down", delivery_id=str(result[0].id))
-                await self._settle([result], is_told=False)
-
-    async def _settle(self, results: Sequence[tuple[C, R]], *, is_told: bool = True) -> None:
-        judged = [
-            (claim, outcome, judge(self.lane.delays_seconds, claim.attempts, outcome))
-            for claim, outcome in results
-        ]
-        verdicts = [(claim, verdict) for claim, _outcome, verdict in judged]
-        async with self._sessions.begin() as session:
-            statement = deliveries.settled(self.lane.table, verdicts)
-            held = set(await session.scalars(statement))
-            counted = [one for one in judged if one[0].id in held]
-            if counted and is_told:
-                await self.lane.settled(session, counted)
-        if len(held) < len(results):
-            log.warning("leases lost", lane=self.lane.name, count=len(results) - len(held))
-
-    async def renew(self) -> None:
-        """Keep the leases of what is held, until cancelled."""
-        while True:
-            await asyncio.sleep(self.lane.lease_seconds / _RENEWALS_A_LEASE)
-            held = list(self._claims.values())
-            if not held:
-                continue
-            try:
-                async with self._sessions.begin() as session:
-                    statement = deliveries.renewed(self.lane.table, held, self.lane.lease_seconds)
-                    kept = set(await session.scalars(statement))
-            except Exception as error:  # noqa: BLE001 -- told, and tried again
-                _tell("leases not renewed yet", error, self.lane.name)
-                continue
-            self._drop(claim for claim in held if claim.id not in kept)
-
-    def _drop(self, lost: Iterable[C]) -> None:
-        """Stop sending what another worker has taken over; what is done settles by itself."""
-        for claim in lost:
-            # Settled and claimed anew meanwhile, it is another claim under the same id.
-            if claim.id in self._sending and self._claims[claim.id] is claim:
-                self._sending.pop(claim.id).cancel()
-                del self._claims[claim.id]
-
-    async def finish(self, seconds: float) -> None:
-        """Let what is being sent end within `seconds`; the outcomes are recorded as they come."""
-        if self._sending:
-            await asyncio.wait(list(self._sending.values()), timeout=seconds)
-        for task in self._sending.values():
-            task.cancel()
-
-    async def hand_back(self) -> None:
-        """Record what is not recorded yet, and give up the leases of the rest."""
-        unfinished = [self._claims[one] for one in self._sending]
-        with suppress(TimeoutError):
-            async with asyncio.timeout(_FAREWELL_SECONDS):
-                await self._record_all()
-                if unfinished:
-                    async with self._sessions.begin() as session:
-                        await session.execute(deliveries.released(self.lane.table, unfinished))
-        await self.lane.close()
-
-
-def _tell(what: str, error: Exception, lane: str) -> None:
-    if is_outage(error):
-        log.warning(what, lane=lane, error=type(error).__name__)
-    else:
-        log.error(what, lane=lane, exc_info=error)
 
 
 class Dispatcher:
@@ -305,7 +31,7 @@ class Dispatcher:
         self._expander = Expander(database, subscriptions, settings.expansion_batch)
         self._woken = asyncio.Event()
         self._stopping = False
-        self._runners = [_Runner(lane, database, self.wake) for lane in lanes]
+        self._runners = [Runner(lane, database, self.wake) for lane in lanes]
 
     def wake(self) -> None:
         """Look for work now, and not only at the next beat."""
@@ -341,8 +67,8 @@ class Dispatcher:
             for runner in self._runners:
                 has_more |= await runner.fill()
         except Exception as error:  # noqa: BLE001 -- told, and tried again: a worker that ends helps nobody
-            _tell("could not look for work", error, "all")
-            await asyncio.sleep(_OUTAGE_PAUSE_SECONDS)
+            tell("could not look for work", error, "all")
+            await asyncio.sleep(OUTAGE_PAUSE_SECONDS)
             return
         if not has_more:
             with suppress(TimeoutError):
