@@ -25,12 +25,13 @@ ALTER TABLE api_keys ADD CONSTRAINT ck_api_keys_scopes CHECK (
 ALTER TABLE api_keys VALIDATE CONSTRAINT ck_api_keys_scopes;
 
 CREATE TABLE one_time_tokens (
-    token_digest bytea NOT NULL,
-    user_id      uuid NOT NULL,
-    purpose      text NOT NULL,
-    email        text NOT NULL,
-    created_at   timestamptz NOT NULL DEFAULT now(),
-    expires_at   timestamptz NOT NULL,
+    token_digest      bytea NOT NULL,
+    user_id           uuid NOT NULL,
+    purpose           text NOT NULL,
+    credentials_epoch bigint NOT NULL,
+    email             text NOT NULL,
+    created_at        timestamptz NOT NULL DEFAULT now(),
+    expires_at        timestamptz NOT NULL,
 
     CONSTRAINT pk_one_time_tokens PRIMARY KEY (token_digest),
     CONSTRAINT fk_one_time_tokens_user_id_users

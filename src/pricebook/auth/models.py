@@ -69,7 +69,11 @@ class KnownNetwork(Base):
 
 
 class OneTimeToken(Base):
-    """A token that a mail carries: it works once, and for a while."""
+    """A token that a mail carries: it works once, and for a while.
+
+    One for a new password belongs to the epoch of the user's credentials that it was made in, as a
+    session does, and is void when the epoch moves on.
+    """
 
     __tablename__ = "one_time_tokens"
     __table_args__ = (
@@ -81,6 +85,7 @@ class OneTimeToken(Base):
     token_digest: Mapped[bytes] = mapped_column(primary_key=True)
     user_id: Mapped[UUID] = mapped_column(ForeignKey(User.id, ondelete="CASCADE"))
     purpose: Mapped[str]
+    credentials_epoch: Mapped[int]
     # The address that the mail went to: it must still be the user's when the token comes back.
     email: Mapped[str]
     created_at: Mapped[datetime] = mapped_column(server_default=func.now())

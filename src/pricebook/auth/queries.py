@@ -13,13 +13,15 @@ from sqlalchemy import (
     bindparam,
     delete,
     func,
+    literal,
     or_,
     select,
     update,
 )
 from sqlalchemy.dialects.postgresql import Insert, insert
+from sqlalchemy.sql.dml import ReturningDelete
 
-from pricebook.auth.models import ApiKey, KnownNetwork, Session
+from pricebook.auth.models import ApiKey, KnownNetwork, OneTimeToken, Session
 from pricebook.auth.schemas import ApiKeyOut, Listing, SessionOut
 from pricebook.core.reading import columns_of
 from pricebook.users.models import User
@@ -136,6 +138,53 @@ def page_of(
     return page.order_by(credential.id.desc()).limit(listing.limit + 1)
 
 
+def issued_token(
+    digest: bytes, user_id: UUID, email: str, purpose: str, lifetime: timedelta
+) -> Insert:
+    """Write down a one-time token; for a user who is gone, nothing."""
+    row = select(
+        literal(digest),
+        User.id,
+        literal(purpose),
+        User.credentials_epoch,
+        literal(email),
+        func.now() + lifetime,
+    ).where(User.id == user_id)
+    names = ["token_digest", "user_id", "purpose", "credentials_epoch", "email", "expires_at"]
+    return insert(OneTimeToken).from_select(names, row)
+
+
+def bearer_of_token() -> Select[UUID, str]:
+    """Select the user for whom the one-time token of `:digest` is good for `:purpose`."""
+    is_of_present_epoch = OneTimeToken.credentials_epoch == User.credentials_epoch
+    return (
+        select(User.id, User.email)
+        .join(OneTimeToken, OneTimeToken.user_id == User.id)
+        .where(
+            OneTimeToken.token_digest == bindparam("digest"),
+            OneTimeToken.purpose == bindparam("purpose"),
+            OneTimeToken.expires_at > func.now(),
+            OneTimeToken.email == User.email,
+            or_(OneTimeToken.purpose != "password_reset", is_of_present_epoch),
+            User.disabled_at.is_(None),
+        )
+    )
+
+
+def redeemed_tokens(digest: bytes, purpose: str) -> ReturningDelete[bytes, UUID]:
+    """Delete a good token, and all others of the same user and purpose; see which came back.
+
+    The user is locked first: whoever waits for the lock sees what the one before has left.
+    """
+    bearer = bearer_of_token().params(digest=digest, purpose=purpose)
+    chosen = bearer.with_for_update(of=User, key_share=True).cte("bearer")
+    return (
+        delete(OneTimeToken)
+        .where(OneTimeToken.user_id == chosen.c.id, OneTimeToken.purpose == purpose)
+        .returning(OneTimeToken.token_digest, OneTimeToken.user_id)
+    )
+
+
 def live_api_keys(user_id: UUID) -> Select[int]:
     """Count someone's API keys."""
     keys = select(func.count()).select_from(ApiKey)
@@ -158,10 +207,11 @@ def without_api_key(user_id: UUID, api_key_id: UUID) -> Delete:
 
 
 def without_ended() -> tuple[Delete, ...]:
-    """Delete what has ended: sessions, API keys, and networks long unused."""
+    """Delete what has ended: sessions, API keys, tokens, and networks long unused."""
     over = or_(Session.expires_at <= func.now(), ~_is_of_present_epoch())
     return (
         delete(Session).where(Session.user_id == User.id, over),
         delete(ApiKey).where(ApiKey.expires_at <= func.now()),
+        delete(OneTimeToken).where(OneTimeToken.expires_at <= func.now()),
         delete(KnownNetwork).where(KnownNetwork.last_login_at < func.now() - _NETWORK_IS_KNOWN_FOR),
     )
