@@ -20,8 +20,10 @@ from pricebook.core.dispatch import Dispatcher
 from pricebook.core.lanes import Lane
 from pricebook.core.logging import configure_logging
 from pricebook.core.queue import DRAIN, deserialize, serialize, worker_connection
+from pricebook.core.sealing import Sealer
 from pricebook.core.settings import RetentionSettings, Settings, load_settings
 from pricebook.subscriptions import SUBSCRIPTIONS
+from pricebook.webhooks.lane import WebhookLane
 
 Context = dict[str, Any]
 Pruner = Callable[[AsyncSession], Awaitable[int]]
@@ -41,9 +43,9 @@ def pruners(_retention: RetentionSettings) -> Sequence[Pruner]:
     return (idempotency.prune, prune_expired)
 
 
-def make_lanes(_settings: Settings, _database: Database) -> Sequence[Lane[Any, Any]]:
-    """Return the ways that deliveries go out."""
-    return ()
+def make_lanes(settings: Settings, _database: Database) -> Sequence[Lane[Any, Any]]:
+    """Return the ways that deliveries go out, within the loop that they are to run on."""
+    return (WebhookLane(settings, Sealer(settings)),)
 
 
 async def drain(ctx: Context) -> None:

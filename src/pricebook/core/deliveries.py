@@ -27,6 +27,7 @@ from sqlalchemy import (
     column,
     func,
     literal,
+    literal_column,
     or_,
     update,
 )
@@ -82,6 +83,8 @@ class Outcome:
     is_delivered: bool = False
     is_final: bool = False
     """Of a failure: trying again cannot help."""
+    is_tried: bool = True
+    """If not, it was not sent after all: it stays as it was, for whoever may send it."""
     error: str | None = None
     retry_after_seconds: float | None = None
     """What the receiver asked for."""
@@ -93,6 +96,7 @@ class Verdict:
 
     status: Status
     wait_seconds: float = 0
+    is_counted: bool = True
 
 
 def judge(delays_seconds: Sequence[float], attempts: int, outcome: Outcome) -> Verdict:
@@ -101,6 +105,8 @@ def judge(delays_seconds: Sequence[float], attempts: int, outcome: Outcome) -> V
     Of n delays follow n + 1 attempts. `Retry-After` (RFC 9110, section 10.2.3) can put the next
     one off, up to twice the wait as planned; it never makes it come sooner than planned.
     """
+    if not outcome.is_tried:
+        return Verdict(Status.PENDING, is_counted=False)
     if outcome.is_delivered:
         return Verdict(Status.DELIVERED)
     if outcome.is_final or attempts >= len(delays_seconds):
@@ -111,10 +117,14 @@ def judge(delays_seconds: Sequence[float], attempts: int, outcome: Outcome) -> V
     return Verdict(Status.PENDING, max(wait, asked))
 
 
+# Written out, as the partial indexes have it: to a plan for any status they are of no use.
+_PENDING = literal_column(f"'{Status.PENDING}'", Text())
+
+
 def is_due(table: type[Delivery]) -> tuple[ColumnElement[bool], ...]:
     """Return what holds for deliveries that may be claimed now."""
     is_free = or_(table.leased_until.is_(None), table.leased_until <= func.now())
-    return (table.status == Status.PENDING, table.due_at <= func.now(), is_free)
+    return (table.status == _PENDING, table.due_at <= func.now(), is_free)
 
 
 def leased(table: type[Delivery], lease_seconds: float) -> Update:
@@ -137,18 +147,19 @@ def released(table: type[Delivery], claims: Iterable[Claim]) -> Update:
 def settled(table: type[Delivery], verdicts: Iterable[tuple[Claim, Verdict]]) -> Update:
     """Record what becomes of deliveries; those whose lease was still held come back."""
     claims, judged = zip(*verdicts, strict=True)
-    given = _arrays(
+    given = arrays(
         ("id", Uuid(), [claim.id for claim in claims]),
         ("lease", BigInteger(), [claim.lease for claim in claims]),
         ("status", Text(), [verdict.status.value for verdict in judged]),
         ("wait", Float(), [verdict.wait_seconds for verdict in judged]),
+        ("tries", BigInteger(), [int(verdict.is_counted) for verdict in judged]),
     )
     return (
         update(table)
         .where(_is_held(table, given))
         .values(
             status=given.c.status,
-            attempts=table.attempts + 1,
+            attempts=table.attempts + given.c.tries,
             due_at=func.now() + func.make_interval(0, 0, 0, 0, 0, 0, given.c.wait),
             leased_until=None,
             settled_at=case((given.c.status != Status.PENDING, func.now())),
@@ -160,7 +171,7 @@ def settled(table: type[Delivery], verdicts: Iterable[tuple[Claim, Verdict]]) ->
 def _held(table: type[Delivery], claims: Iterable[Claim]) -> Update:
     """Update what is leased under the numbers of `claims`."""
     held = list(claims)
-    given = _arrays(
+    given = arrays(
         ("id", Uuid(), [claim.id for claim in held]),
         ("lease", BigInteger(), [claim.lease for claim in held]),
     )
@@ -174,8 +185,8 @@ def _is_held(table: type[Delivery], given: TableValuedAlias) -> ColumnElement[bo
     )
 
 
-def _arrays(*columns: tuple[str, TypeEngine[Any], Sequence[object]]) -> TableValuedAlias:
+def arrays(*columns: tuple[str, TypeEngine[Any], Sequence[object]]) -> TableValuedAlias:
     """Return rows made of one array a column, so that however many there are, it is one plan."""
-    arrays = [literal(list(values), ARRAY(kind)) for _name, kind, values in columns]
+    given = [literal(list(values), ARRAY(kind)) for _name, kind, values in columns]
     shape = [column(name, kind) for name, kind, _values in columns]
-    return func.unnest(*arrays).table_valued(*shape, name="given").render_derived()
+    return func.unnest(*given).table_valued(*shape, name="given").render_derived()
