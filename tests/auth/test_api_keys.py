@@ -54,7 +54,7 @@ async def test_a_repeat_shows_the_same_key_to_the_same_caller(api, viewer, recor
 
 async def test_a_key_reads_unless_more_is_asked_for(api, viewer):
     reply = await api.as_(viewer).post("/v1/api-keys", json={"name": "Till"})
-    assert reply.json()["scopes"] == ["items:read", "users:read"]
+    assert reply.json()["scopes"] == ["items:read", "users:read", "webhooks:read"]
 
 
 async def test_a_key_can_do_what_its_scopes_allow(api, editor, make_key):

@@ -15,6 +15,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from tests.contract.operations import Things
 
 from pricebook.auth.models import ApiKey, Session
+from pricebook.auth.one_time import issue_token
 from pricebook.auth.service import open_session
 from pricebook.core.settings import Settings
 from pricebook.serving import listen, url_of
@@ -24,10 +25,14 @@ MakeThings = Callable[[User], Awaitable[Things]]
 
 
 @pytest.fixture
-def make_things(session: AsyncSession, make_item, make_key) -> MakeThings:
-    """Make an item, and a second session and an API key of a user."""
+def make_things(session: AsyncSession, make_item, make_key, make_user) -> MakeThings:
+    """Make an item, a second session and an API key of a user, and tokens of mails to another."""
 
     async def make(owner: User) -> Things:
+        forgetful = await make_user()
+        mailed = {"user_id": forgetful.id, "email": forgetful.email}
+        reset_token = await issue_token(session, purpose="password_reset", **mailed)
+        proof_token = await issue_token(session, purpose="verify_email", **mailed)
         item = await make_item()
         await make_key(owner, "items:read")
         await open_session(session, owner, address="127.0.0.1", user_agent="tests")
@@ -41,6 +46,8 @@ def make_things(session: AsyncSession, make_item, make_key) -> MakeThings:
             session_id=(await session.scalars(newest)).first(),
             api_key_id=(await session.scalars(newest_key)).first(),
             email=owner.email,
+            reset_token=reset_token.get_secret_value(),
+            proof_token=proof_token.get_secret_value(),
         )
 
     return make

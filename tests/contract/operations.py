@@ -34,7 +34,7 @@ OPERATIONS: dict[str, Operation] = {
 
 @dataclass(frozen=True)
 class Things:
-    """What the requests speak of; all of it belongs to one user."""
+    """What the requests speak of; but for the tokens of mails, all of it belongs to one user."""
 
     user_id: UUID
     item_id: UUID
@@ -42,6 +42,9 @@ class Things:
     session_id: UUID
     api_key_id: UUID
     email: str
+    # Of somebody else, who has just got both mails.
+    reset_token: str
+    proof_token: str
 
     @property
     def path_values(self) -> dict[str, str]:
@@ -113,6 +116,12 @@ BODIES: dict[str, Body] = {
         "current_password": PASSWORD,
         "new_password": "a hammer and forty nails",
     },
+    "request_password_reset": lambda things: {"email": things.email},
+    "reset_password": lambda things: {
+        "token": things.reset_token,
+        "new_password": "a hammer and forty nails",
+    },
+    "verify_email": lambda things: {"token": things.proof_token},
 }
 
 FORMS: dict[str, Body] = {

@@ -32,6 +32,7 @@ async def test_an_admin_makes_a_user_who_can_log_in(api, admin, recorded):
         "email": "ann@shop.example.com",
         "name": "Ann",
         "role": "editor",
+        "email_verified_at": None,
         "disabled_at": None,
         "created_at": user["created_at"],
         "updated_at": user["updated_at"],

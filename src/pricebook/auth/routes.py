@@ -5,14 +5,17 @@ from uuid import UUID
 
 from fastapi import APIRouter, Depends, Form, Query, Request, Response, status
 
-from pricebook.auth import service
+from pricebook.auth import recovery, service
 from pricebook.auth.authenticator import Authenticator
 from pricebook.auth.schemas import (
     ApiKeyIn,
     ApiKeyOut,
+    EmailProof,
     Listing,
     LogIn,
     NewApiKey,
+    PasswordReset,
+    PasswordResetRequest,
     SessionOut,
     TokenOut,
 )
@@ -101,6 +104,43 @@ async def close_session(person: Person, session_id: UUID, session: DbSession, kn
     """End one of your sessions."""
     known.forget_after(session)
     await service.close_session(session, person, session_id)
+
+
+@router.post(
+    "/password-reset",
+    status_code=status.HTTP_202_ACCEPTED,
+    response_class=Response,
+    dependencies=[Public],
+)
+async def request_password_reset(
+    forgotten: PasswordResetRequest, session: DbSession, gate: Gate, request: Request
+) -> None:
+    """Have a mail sent that lets set a new password; the answer is the same for any address."""
+    network = client_network(request)
+    await recovery.request_reset(session, gate.settings, forgotten.email, network=network)
+
+
+@router.post(
+    "/password-reset/confirm", status_code=status.HTTP_204_NO_CONTENT, dependencies=[Public]
+)
+async def reset_password(
+    reset: PasswordReset, session: DbSession, gate: Gate, known: Known, request: Request
+) -> None:
+    """Set a new password with the token of the mail. All your sessions end; API keys stay."""
+    known.forget_after(session)
+    await recovery.reset_password(session, gate, reset, network=client_network(request))
+
+
+@router.post("/verify-email", status_code=status.HTTP_204_NO_CONTENT, dependencies=[Public])
+async def verify_email(proof: EmailProof, session: DbSession) -> None:
+    """Prove with the token of the mail that the e-mail address is yours."""
+    await recovery.verify_email(session, proof.token)
+
+
+@router.post("/verify-email/resend", status_code=status.HTTP_202_ACCEPTED, response_class=Response)
+async def request_email_verification(me: Person, session: DbSession, gate: Gate) -> None:
+    """Have another mail sent with which you can prove your e-mail address, if it is not yet."""
+    await recovery.request_verification(session, gate.settings, me)
 
 
 @api_keys.get("", response_model=Page[ApiKeyOut])

@@ -2,14 +2,31 @@
 
 from typing import Annotated, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, SecretStr, model_validator
 
 from pricebook.core.pagination import Cursor, Limit
 from pricebook.core.principal import Scope
 from pricebook.core.schemas import Id, Input, Line, Moment, MomentIn, Output, Text
-from pricebook.core.security import Password
+from pricebook.core.security import NewPassword, Password
+from pricebook.users.schemas import Email
 
+_TOKEN_LENGTH = 200
 _READ_SCOPES = [scope for scope in Scope if scope.endswith(":read")]
+
+
+def _sayable(token: SecretStr) -> SecretStr:
+    """Half of a surrogate pair is no character, and has no digest."""
+    if not token.get_secret_value().isascii():
+        message = "must be ASCII text"
+        raise ValueError(message)
+    return token
+
+
+MailedToken = Annotated[
+    SecretStr,
+    Field(max_length=_TOKEN_LENGTH, description="What the link in the mail holds, after `token=`."),
+    AfterValidator(_sayable),
+]
 
 
 class LogIn(BaseModel):
@@ -31,6 +48,25 @@ class TokenOut(Output):
     access_token: str
     token_type: Literal["bearer"] = "bearer"  # noqa: S105 -- the name of a kind of token
     expires_in: Annotated[int, Field(description="Seconds until the session ends.")]
+
+
+class PasswordResetRequest(Input):
+    """Whose password is forgotten."""
+
+    email: Email
+
+
+class PasswordReset(Input):
+    """A new password, and the proof that the user's mail is read."""
+
+    token: MailedToken
+    new_password: NewPassword
+
+
+class EmailProof(Input):
+    """The proof that mail to an address is read."""
+
+    token: MailedToken
 
 
 class Listing(Input):

@@ -106,6 +106,12 @@ def _budgets(
     return here, from_network, Budget.of(settings.failures_per_account, "log-in to", email)
 
 
+async def forget_log_in_failures(session: AsyncSession, email: str, network: str) -> None:
+    """Let someone who was locked out for forgetting the password try again, from here at least."""
+    for kind in (("log-in", email, network), ("log-in to", email)):
+        await attempts.forget_failures(session, Budget.of(0, *kind))
+
+
 async def open_session(
     session: AsyncSession,
     user: User,

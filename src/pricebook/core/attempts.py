@@ -1,7 +1,8 @@
-"""Failed tries at a secret, counted in PostgreSQL, so that every process brakes the same guesser.
+"""Tries that are counted in PostgreSQL, so that every process brakes the same guesser.
 
-Each try falls under some `Budget`s, which a failed one is charged to in a transaction of its own:
-the refusal that follows rolls the request's own back.
+A try at a secret falls under some `Budget`s, which a failed one is charged to in a transaction of
+its own: the refusal that follows rolls the request's own back. What is limited whether it fails or
+not is charged by `spend`, in the request's transaction.
 """
 
 import hashlib
@@ -61,7 +62,7 @@ class TooManyFailures(TooManyRequests):
 
 @dataclass(frozen=True, slots=True)
 class Budget:
-    """How many tries of one kind may fail in a window."""
+    """How many tries of one kind there may be in a window, or may fail."""
 
     key: bytes
     limit: int
@@ -122,6 +123,25 @@ async def _gate(request: Request) -> PasswordGate:
 
 Gate = Annotated[PasswordGate, Depends(_gate)]
 """For routes that check a password."""
+
+
+async def spend(
+    session: AsyncSession, budgets: Sequence[Budget], window_seconds: float
+) -> dict[Budget, int]:
+    """Charge one try to each budget, in the session's transaction.
+
+    Return those that it overdraws, with the seconds until their windows end. To be refused is to
+    be rolled back, and costs nothing.
+    """
+    known = {budget.key: budget for budget in budgets}
+    wait = func.ceil(func.extract("epoch", FailedAttempts.expires_at - func.now())).cast(Integer)
+    charged = _count(budgets, timedelta(seconds=window_seconds))
+    tries = await session.execute(
+        charged.returning(FailedAttempts.key, FailedAttempts.failures, wait)
+    )
+    return {
+        known[key]: max(1, seconds) for key, count, seconds in tries if count > known[key].limit
+    }
 
 
 async def forget_failures(session: AsyncSession, budget: Budget) -> None:

@@ -108,7 +108,7 @@ class AuthSettings(Group):
         100, description="Log-ins waiting to be hashed; past it 503 with Retry-After."
     )
     failure_window_seconds: AtLeastOne = Field(
-        900, description="The window in which failed log-ins are counted."
+        900, description="The window in which failed log-ins and requests for mails are counted."
     )
     failures_per_account_and_network: AtLeastOne = Field(
         10, description="Failed log-ins to one account from one network before 429."
@@ -120,6 +120,14 @@ class AuthSettings(Group):
     )
     failures_per_network: AtLeastOne = Field(
         100, description="Failed log-ins from one network before 429."
+    )
+    mails_per_address: AtLeastOne = Field(
+        5,
+        description="Mails that one address is sent in a window to reset its password, "
+        "and to verify it.",
+    )
+    mail_requests_per_network: AtLeastOne = Field(
+        20, description="Requests to reset passwords from one network before 429."
     )
 
 

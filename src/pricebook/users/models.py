@@ -69,6 +69,13 @@ class User(Base):
             self.end_sessions()
         return changed
 
+    def prove_address(self) -> bool:
+        """Take the e-mail address as the user's own; return whether that is new."""
+        is_new = self.email_verified_at is None
+        if is_new:
+            self.email_verified_at = now()
+        return is_new
+
     def end_sessions(self, *, keep: UUID | None = None) -> None:
         """End every session but `keep`; API keys live on."""
         self.credentials_epoch += 1

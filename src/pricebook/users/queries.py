@@ -22,6 +22,11 @@ def by_email(email: str) -> Select[User]:
     return select(User).where(func.lower(User.email) == func.lower(email))
 
 
+def acting_by_email(email: str) -> Select[UUID]:
+    """Select the id of the user with this address, unless shut out."""
+    return by_email(email).with_only_columns(User.id).where(User.disabled_at.is_(None))
+
+
 def for_change(user_id: UUID) -> Select[User]:
     """Select one user, locked against other changes; sessions may still be opened."""
     return select(User).where(User.id == user_id).with_for_update(key_share=True)

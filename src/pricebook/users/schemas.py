@@ -83,6 +83,9 @@ class UserOut(Output):
     email: str
     name: str
     role: Role
+    email_verified_at: Annotated[
+        Moment | None, Field(description="When the user proved that the address is theirs.")
+    ]
     disabled_at: Moment | None
     created_at: Moment
     updated_at: Moment

@@ -26,6 +26,8 @@ from pricebook.users.errors import (
     UserNotFound,
 )
 from pricebook.users.events import (
+    EmailVerificationRequested,
+    EmailVerified,
     UserCreated,
     UserDeleted,
     UserDisabled,
@@ -92,8 +94,10 @@ async def count_users(reads: ReadPool, users: UserListing) -> int:
     return count
 
 
-async def create_user(session: AsyncSession, hasher: PasswordHasher, new: UserIn) -> User:
-    """Make a user.
+async def create_user(
+    session: AsyncSession, hasher: PasswordHasher, new: UserIn, *, is_vouched_for: bool = False
+) -> User:
+    """Make a user; who is vouched for need not prove the e-mail address.
 
     Raises:
         EmailTaken: Somebody has the address.
@@ -101,6 +105,8 @@ async def create_user(session: AsyncSession, hasher: PasswordHasher, new: UserIn
     """
     hashed = await hasher.hash(new.password)
     user = User(email=new.email, name=new.name, role=new.role, hashed_password=hashed)
+    if is_vouched_for:
+        user.prove_address()
     session.add(user)
     await _flush(session)
     record(session, UserCreated(user_id=user.id, role=user.role))
@@ -141,6 +147,8 @@ async def _edit(session: AsyncSession, user: User, changes: dict[str, Any]) -> U
     await _flush(session)
     if changed:
         record(session, UserUpdated(user_id=user.id, changed=changed))
+    if "email" in changed:
+        record(session, EmailVerificationRequested(user_id=user.id))
     if user.disabled and not was_disabled:
         record(session, UserDisabled(user_id=user.id))
     return user
@@ -188,8 +196,7 @@ async def change_password(
 
     """
     known = await _get(gate.reads, _PASSWORD, me.user_id)
-    if is_guessable(change.new_password, known["email"], known["email"].partition("@")[0]):
-        raise PasswordIsAddress(pointer="/new_password")
+    refuse_address(change.new_password, known["email"])
     await _prove(gate, me, change.current_password, known["hashed_password"])
     if change.new_password == change.current_password:
         raise PasswordUnchanged(pointer="/new_password")
@@ -203,6 +210,37 @@ async def change_password(
     record(session, UserPasswordChanged(user_id=user.id))
 
 
+def refuse_address(new_password: SecretStr, email: str) -> None:
+    """Refuse a new password that is the user's own address, or nearly."""
+    if is_guessable(new_password, email, email.partition("@")[0]):
+        raise PasswordIsAddress(pointer="/new_password")
+
+
+async def reset_password(session: AsyncSession, user_id: UUID, hashed: str) -> None:
+    """Set a new password for someone who reads the user's mail; all of the user's sessions end."""
+    user = await _lock(session, user_id)
+    user.hashed_password = hashed
+    user.end_sessions()
+    record(session, UserPasswordChanged(user_id=user.id))
+    _take_as_proven(session, user)
+
+
+async def verify_email(session: AsyncSession, user_id: UUID) -> None:
+    """Take a user's e-mail address as proven."""
+    _take_as_proven(session, await _lock(session, user_id))
+
+
+def _take_as_proven(session: AsyncSession, user: User) -> None:
+    if user.prove_address():
+        record(session, EmailVerified(user_id=user.id))
+
+
+async def request_verification(session: AsyncSession, user_id: UUID) -> None:
+    """Have a mail sent that lets a user prove the e-mail address, unless that is done."""
+    if (await _lock(session, user_id)).email_verified_at is None:
+        record(session, EmailVerificationRequested(user_id=user_id))
+
+
 async def _prove(gate: PasswordGate, me: Principal, password: SecretStr, hashed: str) -> None:
     limit = gate.settings.failures_per_account_and_network
     budget = Budget.of(limit, "current password", str(me.user_id))
@@ -214,6 +252,8 @@ async def _prove(gate: PasswordGate, me: Principal, password: SecretStr, hashed:
 async def ensure_admin(session: AsyncSession, email: str, password: SecretStr) -> bool:
     """Make an admin unless someone has the address, who is left alone; return whether one was made.
 
+    Whoever runs the service vouches for the address.
+
     Raises:
         ValidationError: It is no e-mail address, or not a good enough password.
 
@@ -223,7 +263,7 @@ async def ensure_admin(session: AsyncSession, email: str, password: SecretStr) -
         return False
     hasher = PasswordHasher(AuthSettings())
     try:
-        await create_user(session, hasher, new)
+        await create_user(session, hasher, new, is_vouched_for=True)
     finally:
         hasher.close()
     return True
