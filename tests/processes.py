@@ -67,6 +67,10 @@ class Forked:
             self.send(signal.SIGKILL)
             assert self.wait()
 
+    def close(self) -> None:
+        """End it for good."""
+        self.kill()
+
 
 def _be(log: Path | None, work: Callable[..., None], *arguments: Any) -> None:
     _die_with(os.getppid(), signal.SIGKILL)
@@ -85,7 +89,7 @@ class ForkedApi(Forked):
         super().__init__(_be_api, settings, self._listening, log=log)
 
     def close(self) -> None:
-        self.kill()
+        super().close()
         self._listening.close()
 
 

@@ -32,6 +32,7 @@ class Receiver:
         self.asked: Counter[str] = Counter()
         """How many requests came to each path, whatever they were answered."""
         self.failed = 0
+        self.answer_seconds = 0.0
         self.may_answer = asyncio.Event()
         self.may_answer.set()
         self.connections: set[asyncio.Transport] = set()
@@ -79,7 +80,7 @@ class _Conversation(asyncio.Protocol):
 
     def _take(self, path: str, webhook_id: str) -> None:
         self._receiver.asked[path] += 1
-        if self._receiver.may_answer.is_set():
+        if self._receiver.may_answer.is_set() and not self._receiver.answer_seconds:
             self._transport.write(self._receiver.answer(path, webhook_id))
             return
         waiting = asyncio.get_running_loop().create_task(self._take_later(path, webhook_id))
@@ -87,6 +88,7 @@ class _Conversation(asyncio.Protocol):
         waiting.add_done_callback(self._waiting.discard)
 
     async def _take_later(self, path: str, webhook_id: str) -> None:
+        await asyncio.sleep(self._receiver.answer_seconds)
         await self._receiver.may_answer.wait()
         if not self._transport.is_closing():
             self._transport.write(self._receiver.answer(path, webhook_id))
@@ -131,7 +133,7 @@ class ForkedReceiver(Forked):
         return found["taken"], found["failed"]
 
     def close(self) -> None:
-        self.kill()
+        super().close()
         self._listening.close()
 
 
