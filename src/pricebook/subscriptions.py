@@ -7,6 +7,7 @@ transaction that marks them as expanded.
 from pricebook.auth.events import ApiKeyCreated, ApiKeyRevoked
 from pricebook.core.expansion import Subscriptions
 from pricebook.items.events import ItemCreated, ItemDeleted, ItemPriceChanged, ItemUpdated
+from pricebook.notifications import reactions as notifications
 from pricebook.users.events import (
     EmailVerificationRequested,
     EmailVerified,
@@ -30,22 +31,22 @@ from pricebook.webhooks.events import (
 SUBSCRIPTIONS: Subscriptions = {
     ItemCreated: (webhooks.deliver,),
     ItemUpdated: (webhooks.deliver,),
-    ItemPriceChanged: (webhooks.deliver,),
+    ItemPriceChanged: (webhooks.deliver, notifications.tell_watchers),
     ItemDeleted: (webhooks.deliver,),
-    UserCreated: (webhooks.deliver,),
-    UserUpdated: (webhooks.deliver,),
+    UserCreated: (webhooks.deliver, notifications.mail_verification),
+    UserUpdated: (webhooks.deliver, notifications.mail_verification),
     UserDisabled: (webhooks.deliver,),
     UserDeleted: (webhooks.deliver,),
-    UserPasswordChanged: (webhooks.deliver,),
-    PasswordResetRequested: (),
-    EmailVerificationRequested: (),
+    UserPasswordChanged: (webhooks.deliver, notifications.warn_of_credentials),
+    PasswordResetRequested: (notifications.mail_password_reset,),
+    EmailVerificationRequested: (notifications.mail_verification,),
     EmailVerified: (webhooks.deliver,),
-    ApiKeyCreated: (webhooks.deliver,),
+    ApiKeyCreated: (webhooks.deliver, notifications.warn_of_credentials),
     ApiKeyRevoked: (webhooks.deliver,),
     WebhookCreated: (webhooks.deliver,),
     WebhookUpdated: (webhooks.deliver,),
     WebhookSecretRotated: (webhooks.deliver,),
-    WebhookDisabled: (webhooks.deliver,),
-    WebhookDeliveryDied: (webhooks.deliver,),
+    WebhookDisabled: (webhooks.deliver, notifications.tell_owner_of_webhook),
+    WebhookDeliveryDied: (webhooks.deliver, notifications.tell_owner_of_webhook),
     WebhookDeleted: (webhooks.deliver,),
 }

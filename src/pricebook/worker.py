@@ -22,6 +22,7 @@ from pricebook.core.logging import configure_logging
 from pricebook.core.queue import DRAIN, deserialize, serialize, worker_connection
 from pricebook.core.sealing import Sealer
 from pricebook.core.settings import RetentionSettings, Settings, load_settings
+from pricebook.notifications.lane import MailLane
 from pricebook.subscriptions import SUBSCRIPTIONS
 from pricebook.webhooks.lane import WebhookLane
 
@@ -43,9 +44,9 @@ def pruners(_retention: RetentionSettings) -> Sequence[Pruner]:
     return (idempotency.prune, prune_expired)
 
 
-def make_lanes(settings: Settings, _database: Database) -> Sequence[Lane[Any, Any]]:
+def make_lanes(settings: Settings, database: Database) -> Sequence[Lane[Any, Any]]:
     """Return the ways that deliveries go out, within the loop that they are to run on."""
-    return (WebhookLane(settings, Sealer(settings)),)
+    return (WebhookLane(settings, Sealer(settings)), MailLane(settings, database))
 
 
 async def drain(ctx: Context) -> None:

@@ -1,0 +1,180 @@
+"""The lane of mail: from duties to write somebody, by way of templates, to the mail server."""
+
+from collections import defaultdict
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, ClassVar, cast
+from uuid import UUID
+
+import structlog
+from sqlalchemy import update
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from pricebook.auth.one_time import Purpose, issue_token
+from pricebook.core.database import Database
+from pricebook.core.deliveries import Claim, Outcome, Status, Verdict
+from pricebook.core.lanes import Lane
+from pricebook.core.mail import Letter, Mailer
+from pricebook.core.settings import Settings
+from pricebook.notifications import claims
+from pricebook.notifications.kinds import MAILED_AS, MailKind
+from pricebook.notifications.letters import Change, changes_of, write
+from pricebook.notifications.models import Mail
+from pricebook.notifications.unsubscribing import Unsubscriber
+
+_PAGES = {MailKind.PASSWORD_RESET: "reset-password", MailKind.VERIFY_EMAIL: "verify-email"}
+_KINDS = {mailed: kind for kind, mailed in MAILED_AS.items()}
+
+log = structlog.get_logger(__name__)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MailClaim(Claim):
+    """A mail to write and send, with all that it is written from."""
+
+    kind: MailKind
+    user_id: UUID
+    email: str
+    user_name: str
+    is_disabled: bool
+    is_verified: bool
+    data: Mapping[str, Any]
+    changes: Sequence[Change] = ()
+    change_count: int = 0
+
+    @property
+    def objection(self) -> str | None:
+        """Why it is not to be sent any more, if so."""
+        if self.is_disabled and self.kind is not MailKind.SECURITY:
+            return "the user is disabled"
+        if self.kind is MailKind.VERIFY_EMAIL and self.is_verified:
+            return "the address is verified already"
+        if self.kind is MailKind.PRICE_CHANGES and not self.changes:
+            return "what it would tell is gone"
+        return None
+
+
+class MailLane(Lane[MailClaim, Outcome]):
+    """Sends mail; without a mail server it claims none, and all of it waits."""
+
+    name: ClassVar[str] = "mail"
+    table: ClassVar[type[Mail]] = Mail
+
+    def __init__(self, settings: Settings, database: Database) -> None:
+        """Say it, once, if mail has nowhere to go."""
+        self.capacity = settings.mail.concurrency
+        self.delays_seconds = settings.mail.retry_delays_seconds
+        self.lease_seconds = settings.delivery.lease_seconds
+        self._at_once_per_hour = settings.mail.at_once_per_hour
+        self._public_url = settings.public_url.rstrip("/")
+        self._sessions = database.sessions
+        self._mailer = Mailer(settings.mail)
+        self._unsubscriber = Unsubscriber(settings)
+        if not self._mailer.is_ready:
+            log.warning("mail waits: PRICEBOOK_MAIL__URL is not set")
+
+    async def claim(
+        self,
+        session: AsyncSession,
+        held: Sequence[MailClaim],  # noqa: ARG002 -- mail has one receiver, the mail server
+        room: int,
+    ) -> Sequence[MailClaim]:
+        """Take mails that are due, and read what they are about."""
+        if not self._mailer.is_ready:
+            return []
+        statement = claims.taken(self.lease_seconds, room, self._at_once_per_hour)
+        rows = await session.execute(statement)
+        claimed = [_claim_of(row) for row in rows.mappings()]
+        gathered = [one.id for one in claimed if one.kind is MailKind.PRICE_CHANGES]
+        if not gathered:
+            return claimed
+        # A statement of its own: the one that locked a mail may have begun before the last change
+        # in it was committed, and does not see it.
+        found = await _changes(session, gathered)
+        return [_with_changes(one, found) for one in claimed]
+
+    async def send(self, claim: MailClaim) -> Outcome:
+        """Write the mail and hand it over; one that nobody needs any more is dropped."""
+        if (objection := claim.objection) is not None:
+            return Outcome(is_final=True, error=f"not sent: {objection}")
+        link = await self._link(claim)
+        return await self._mailer.send(self._letter(claim, link))
+
+    async def _link(self, claim: MailClaim) -> str:
+        """Return where the mail leads; a token in it is made now, and kept nowhere but there."""
+        page = _PAGES.get(claim.kind)
+        if page is None:
+            return self._public_url
+        async with self._sessions.begin() as session:
+            token = await issue_token(
+                session,
+                user_id=claim.user_id,
+                email=claim.email,
+                purpose=cast("Purpose", claim.kind.value),
+            )
+        # Behind "#": browsers send that to no server, so that no log holds it.
+        return f"{self._public_url}/{page}#token={token.get_secret_value()}"
+
+    def _letter(self, claim: MailClaim, link: str) -> Letter:
+        kind = _KINDS.get(claim.kind)
+        written = write(
+            claim.kind,
+            {
+                "user_name": claim.user_name,
+                "email": claim.email,
+                "link": link,
+                "public_url": self._public_url,
+                "data": claim.data,
+                "changes": claim.changes,
+                "change_count": claim.change_count,
+            },
+        )
+        return Letter(
+            id=claim.id,
+            recipient=claim.email,
+            subject=written.subject,
+            text=written.text,
+            html=written.html,
+            unsubscribe_url=self._unsubscriber.url(claim.user_id, kind) if kind else None,
+        )
+
+    def broken(self, error: Exception) -> Outcome:
+        """Try again: whatever it was, the next attempt writes the mail anew."""
+        return Outcome(error=type(error).__name__)
+
+    async def settled(
+        self, session: AsyncSession, results: Sequence[tuple[MailClaim, Outcome, Verdict]]
+    ) -> None:
+        """Keep the last error of what was not sent."""
+        errors = [
+            {"id": claim.id, "last_error": outcome.error}
+            for claim, outcome, _verdict in results
+            if not outcome.is_delivered or claim.attempts
+        ]
+        if errors:
+            await session.execute(update(Mail), errors)
+        for claim, outcome, verdict in results:
+            if verdict.status is Status.DEAD and claim.objection is None:
+                log.warning("mail is dead", mail_id=str(claim.id), error=outcome.error)
+
+
+def _claim_of(row: Mapping[Any, Any]) -> MailClaim:
+    return MailClaim(**{**row, "kind": MailKind(row["kind"])})
+
+
+async def _changes(
+    session: AsyncSession, mail_ids: Collection[UUID]
+) -> Mapping[UUID, tuple[Sequence[Change], int]]:
+    rows = defaultdict(list)
+    counts: dict[UUID, int] = {}
+    for row in await session.execute(claims.gathered_changes(mail_ids)):
+        rows[row.mail_id].append((row.first, row.last))
+        counts[row.mail_id] = row.change_count
+    return {mail_id: (changes_of(found), counts[mail_id]) for mail_id, found in rows.items()}
+
+
+def _with_changes(
+    claim: MailClaim, found: Mapping[UUID, tuple[Sequence[Change], int]]
+) -> MailClaim:
+    changes, count = found.get(claim.id, ((), 0))
+    return replace(claim, changes=changes, change_count=count)

@@ -1,0 +1,164 @@
+"""A mail server that keeps what it is sent, a worker's dispatcher, and makers of changes."""
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from email import message_from_bytes, policy
+from email.message import EmailMessage
+from typing import Any
+
+import pytest
+from aiosmtpd.smtp import SMTP
+from pydantic import SecretStr
+from sqlalchemy import select
+
+from pricebook.core.dispatch import Dispatcher
+from pricebook.core.expansion import Expander
+from pricebook.core.settings import Settings
+from pricebook.notifications.lane import MailLane
+from pricebook.notifications.models import Mail, Notification
+from pricebook.subscriptions import SUBSCRIPTIONS
+
+SECRET = "a secret key of the tests, long enough"
+
+
+@dataclass
+class Sink:
+    """Takes mail, or answers DATA with what `replies` say first."""
+
+    replies: list[str | float] = field(default_factory=list)
+    attempts: list[EmailMessage] = field(default_factory=list)
+    accepted: list[EmailMessage] = field(default_factory=list)
+    envelopes: list[Any] = field(default_factory=list)
+    url: str = ""
+
+    async def handle_DATA(self, _server: Any, _session: Any, envelope: Any) -> str:  # noqa: N802 -- aiosmtpd's name
+        message = message_from_bytes(envelope.content, policy=policy.default)
+        assert isinstance(message, EmailMessage)
+        self.attempts.append(message)
+        reply = self.replies.pop(0) if self.replies else "250 taken"
+        if not isinstance(reply, str):
+            await asyncio.sleep(reply)
+            return "451 too late"
+        if reply.startswith("2"):
+            self.accepted.append(message)
+            self.envelopes.append(envelope)
+        return reply
+
+
+@asynccontextmanager
+async def serving(sink: Sink, scheme: str = "smtp", **options: Any) -> AsyncIterator[Sink]:
+    """Serve SMTP until the end."""
+    context = options.pop("ssl", None)
+    loop = asyncio.get_running_loop()
+    server = await loop.create_server(
+        lambda: SMTP(sink, hostname="localhost", loop=loop, **options),
+        "127.0.0.1",
+        0,
+        ssl=context,
+    )
+    sink.url = f"{scheme}://localhost:{server.sockets[0].getsockname()[1]}"
+    async with server:
+        yield sink
+
+
+@pytest.fixture
+async def sink() -> AsyncIterator[Sink]:
+    async with serving(Sink()) as served:
+        yield served
+
+
+@pytest.fixture
+def mail_settings(settings: Settings, sink: Sink) -> Settings:
+    """Mail to the sink, with delays that a test can wait for."""
+    mail = settings.mail.model_copy(
+        update={
+            "url": SecretStr(sink.url),
+            "timeout_seconds": 1.0,
+            "retry_delays_seconds": (0.1, 0.1),
+        }
+    )
+    return settings.model_copy(update={"mail": mail, "secret_key": SecretStr(SECRET)})
+
+
+Expand = Callable[[], Awaitable[None]]
+
+
+@pytest.fixture
+def expand(database) -> Expand:
+    """Turn all that is new in the log into notifications and mails."""
+
+    async def run() -> None:
+        expander = Expander(database, SUBSCRIPTIONS, 500)
+        while await expander.expand():
+            pass
+
+    return run
+
+
+@pytest.fixture
+async def work(database, mail_settings) -> AsyncIterator[Callable[..., Dispatcher]]:
+    """Run a worker's dispatcher, with the lane of mail, until the test ends."""
+    running = []
+
+    def run(settings: Settings = mail_settings) -> Dispatcher:
+        lane = MailLane(settings, database)
+        dispatcher = Dispatcher(database, SUBSCRIPTIONS, [lane], settings.delivery)
+        running.append((dispatcher, asyncio.create_task(dispatcher.run(0.1))))
+        return dispatcher
+
+    yield run
+    for dispatcher, task in running:
+        dispatcher.stop()
+        await task
+
+
+@pytest.fixture
+def mails(database) -> Callable[[], Awaitable[list[Mail]]]:
+    async def read() -> list[Mail]:
+        async with database.sessions() as fresh:
+            return list(await fresh.scalars(select(Mail).order_by(Mail.created_at, Mail.id)))
+
+    return read
+
+
+@pytest.fixture
+def notifications(database) -> Callable[[], Awaitable[list[Notification]]]:
+    async def read() -> list[Notification]:
+        async with database.sessions() as fresh:
+            return list(await fresh.scalars(select(Notification).order_by(Notification.id)))
+
+    return read
+
+
+@pytest.fixture
+def watch(session) -> Callable[..., Awaitable[None]]:
+    """Have someone watch an item or a tag."""
+
+    async def make(*watches: Any) -> None:
+        session.add_all(watches)
+        await session.commit()
+
+    return make
+
+
+@pytest.fixture
+def change_price(api, editor) -> Callable[..., Awaitable[None]]:
+    """Change the price of an item, over the API."""
+
+    async def change(item: Any, price: str) -> None:
+        reply = await api.as_(editor).patch(f"/v1/items/{item.id}", json={"price": price})
+        assert reply.status_code == 200, reply.text
+
+    return change
+
+
+async def until(condition: Callable[[], Any], seconds: float = 10) -> None:
+    """Wait until the condition, which may be a coroutine function, holds."""
+    async with asyncio.timeout(seconds):
+        while True:
+            found = condition()
+            if await found if asyncio.iscoroutine(found) else found:
+                return
+            await asyncio.sleep(0.01)
