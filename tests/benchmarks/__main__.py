@@ -7,12 +7,14 @@ from pathlib import Path
 import orjson
 import uvloop
 from tests.benchmarks.data import load, make_editor
+from tests.benchmarks.deliveries import measure_deliveries
 from tests.benchmarks.findings import Finding, as_json, finding_lines, ratio_lines
 from tests.benchmarks.logins import measure_crowd, measure_timing, open_session
 from tests.benchmarks.servers import Field, field
 from tests.benchmarks.works import Measured, measure, works
 
-_ALL = ("item", "list", "patch", "logins")
+_ALL = ("item", "list", "patch", "logins", "deliveries")
+_OF_ITEMS = {"item", "list", "patch", "logins"}
 
 
 def main() -> None:
@@ -39,6 +41,19 @@ def _options() -> argparse.Namespace:
 
 
 async def _run(servers: Field, options: argparse.Namespace) -> tuple[list[Measured], list[Finding]]:
+    ratios: list[Measured] = []
+    findings: list[Finding] = []
+    if _OF_ITEMS.intersection(options.only):
+        ratios, findings = await _run_on_items(servers, options)
+    if "deliveries" in options.only:
+        _say("measuring deliveries")
+        findings += await measure_deliveries(servers)
+    return ratios, findings
+
+
+async def _run_on_items(
+    servers: Field, options: argparse.Namespace
+) -> tuple[list[Measured], list[Finding]]:
     _say(f"loading {options.items:,} items")
     item_ids = await load(servers.settings, options.items)
     await make_editor(servers.settings)

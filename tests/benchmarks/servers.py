@@ -1,6 +1,7 @@
 """What is measured: PostgreSQL and Valkey as in production, Pricebook's API, and the ceiling."""
 
 import os
+import secrets
 import shutil
 import socket
 import sys
@@ -75,6 +76,7 @@ def _settings(postgres: Postgres, valkey: Valkey) -> Settings:
     return Settings(
         database_url=SecretStr(postgres.url),
         redis_url=SecretStr(valkey.url),
+        secret_key=SecretStr(secrets.token_urlsafe(32)),
         log=LogSettings(format="json"),
     )
 
