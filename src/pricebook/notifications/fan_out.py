@@ -5,7 +5,6 @@ of two workers at this each waits for the other at most once.
 """
 
 from collections.abc import Sequence
-from datetime import timedelta
 from typing import Any
 from uuid import UUID
 
@@ -39,7 +38,15 @@ from pricebook.auth.events import ApiKeyCreated
 from pricebook.auth.models import ApiKey
 from pricebook.core.outbox import EventRecord
 from pricebook.core.principal import Role
-from pricebook.notifications.kinds import MAILED_AS, Channel, Digest, Kind, MailKind, switch
+from pricebook.notifications.kinds import (
+    GATHERING_TIMES,
+    MAILED_AS,
+    Channel,
+    Digest,
+    Kind,
+    MailKind,
+    switch,
+)
 from pricebook.notifications.models import (
     ItemWatch,
     Mail,
@@ -49,9 +56,6 @@ from pricebook.notifications.models import (
 )
 from pricebook.users.events import UserUpdated
 from pricebook.users.models import User
-
-GATHERING_TIMES = {Digest.HOURLY: timedelta(hours=1), Digest.DAILY: timedelta(days=1)}
-"""How long a mail of price changes takes in more of them; at once otherwise."""
 
 _SHOWN_OF_PRICES = (
     "item_id", "sku", "name", "old_price", "new_price", "old_currency", "currency",

@@ -1,5 +1,6 @@
 """What people are told of, and which way."""
 
+from datetime import timedelta
 from enum import StrEnum
 
 
@@ -36,6 +37,9 @@ class Digest(StrEnum):
     DAILY = "daily"
     NEVER = "never"
 
+
+GATHERING_TIMES = {Digest.HOURLY: timedelta(hours=1), Digest.DAILY: timedelta(days=1)}
+"""How long a mail of price changes takes in more of them; at once otherwise."""
 
 MAILED_AS = {
     Kind.PRICE_CHANGED: MailKind.PRICE_CHANGES,

@@ -9,6 +9,7 @@ from sqlalchemy import (
     CheckConstraint,
     ForeignKey,
     Index,
+    Select,
     Text,
     UniqueConstraint,
     func,
@@ -17,6 +18,7 @@ from sqlalchemy import (
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.orm import Mapped, mapped_column
 
+from pricebook.core.clock import now
 from pricebook.core.database import Base
 from pricebook.core.deliveries import Delivery
 from pricebook.items.models import Item
@@ -58,6 +60,10 @@ class NotificationSettings(Base):
     # What is switched off, as `kind.channel`: `price_changed.email`.
     muted: Mapped[list[str]] = mapped_column(ARRAY(Text), server_default=text("'{}'"))
 
+    def switch(self, name: str, *, is_on: bool) -> None:
+        """Switch a kind of notification on or off on a channel, by its name in `muted`."""
+        self.muted = sorted({*self.muted} - {name} if is_on else {*self.muted, name})
+
 
 class Mail(Delivery, Base):
     """The duty to send one person one mail. What it says is made when it is sent."""
@@ -79,6 +85,11 @@ class Mail(Delivery, Base):
     # Takes in more changes until it is claimed; each person has at most one.
     is_gathering: Mapped[bool] = mapped_column(server_default=text("false"))
     last_error: Mapped[str | None]
+
+    @classmethod
+    def waiting_since(cls) -> Select[datetime]:
+        """Select since when the one has been due that waits longest, and not for more to gather."""
+        return super().waiting_since().where(~cls.is_gathering)
 
 
 class Notification(Base):
@@ -106,3 +117,7 @@ class Notification(Base):
     mail_id: Mapped[UUID | None] = mapped_column(ForeignKey(Mail.id, ondelete="SET NULL"))
     read_at: Mapped[datetime | None]
     created_at: Mapped[datetime] = mapped_column(server_default=func.now())
+
+    def mark(self, *, is_read: bool) -> None:
+        """Take it for read or unread; what is read already keeps its moment."""
+        self.read_at = (self.read_at or now()) if is_read else None
