@@ -5,6 +5,7 @@ from redis.asyncio import Redis
 from sqlalchemy import text
 
 from pricebook.core.schema_head import needed_head
+from pricebook.core.settings import MailSettings
 from pricebook.system.service import HealthMonitor
 
 
@@ -30,20 +31,29 @@ def at_revision(database):
     return tell
 
 
+@pytest.fixture
+async def worker_alive(valkey):
+    """The sign of life that arq's worker gives; test_worker.py has a real one."""
+    await valkey.set("arq:queue:health-check", "works", px=6_000)
+    yield
+    await valkey.delete("arq:queue:health-check")
+
+
 async def test_ping_says_pong(api):
     reply = await api.get("/ping")
     assert (reply.status_code, reply.text) == (200, "pong")
     assert reply.headers["content-type"] == "text/plain; charset=utf-8"
 
 
-async def test_all_is_well(api):
+async def test_all_is_well(api, worker_alive):
     for path in ("/health", "/health/ready"):
         reply = await api.get(path)
         assert reply.status_code == 200
         assert reply.headers["cache-control"] == "no-store"
         health = reply.json()
         assert health["status"] == "ok"
-        assert [part["name"] for part in health["parts"]] == ["database", "schema", "valkey"]
+        names = [part["name"] for part in health["parts"] if part["status"] == "ok"]
+        assert names == ["database", "schema", "valkey", "worker", "deliveries"]
     assert (await api.get("/health/live")).json() == {"status": "ok"}
 
 
@@ -71,7 +81,7 @@ async def test_health_comes_in_the_form_that_is_preferred(accept, media_type, ap
 async def test_a_schema_that_is_behind_fails(database, valkey, at_revision):
     await at_revision(None)
     try:
-        health = await HealthMonitor(database, valkey).check()
+        health = await HealthMonitor(database, valkey, MailSettings()).check()
     finally:
         await at_revision(needed_head())
     assert health.status == "failing"
@@ -83,7 +93,7 @@ async def test_a_newer_schema_is_fine_while_a_new_version_is_rolled_out(
 ):
     await at_revision("from_the_future")
     try:
-        health = await HealthMonitor(database, valkey).check()
+        health = await HealthMonitor(database, valkey, MailSettings()).check()
     finally:
         await at_revision(needed_head())
     assert health.status == "ok"
@@ -92,14 +102,19 @@ async def test_a_newer_schema_is_fine_while_a_new_version_is_rolled_out(
 
 async def test_without_valkey_requests_are_answered(database):
     async with Redis.from_url("redis://127.0.0.1:1/0", socket_connect_timeout=0.2) as nobody:
-        health = await HealthMonitor(database, nobody).check()
+        health = await HealthMonitor(database, nobody, MailSettings()).check()
     assert health.status == "ok"
-    assert [part.status for part in health.parts] == ["ok", "ok", "failing"]
+    assert [(part.name, part.status) for part in health.parts] == [
+        ("database", "ok"),
+        ("schema", "ok"),
+        ("valkey", "failing"),
+        ("deliveries", "ok"),
+    ]
 
 
 async def test_however_many_ask_the_parts_are_asked_once_a_second(database, valkey):
     now = 0.0
-    monitor = HealthMonitor(database, valkey, clock=lambda: now)
+    monitor = HealthMonitor(database, valkey, MailSettings(), clock=lambda: now)
     first = await monitor.check()
     assert await monitor.check() is first
     now = 1.0

@@ -18,6 +18,7 @@ from sqlalchemy import (
     BigInteger,
     ColumnElement,
     Float,
+    Select,
     TableValuedAlias,
     Text,
     Update,
@@ -29,6 +30,7 @@ from sqlalchemy import (
     literal,
     literal_column,
     or_,
+    select,
     update,
 )
 from sqlalchemy.orm import Mapped, mapped_column
@@ -64,6 +66,14 @@ class Delivery:
     leased_until: Mapped[datetime | None]
     settled_at: Mapped[datetime | None]
     created_at: Mapped[datetime] = mapped_column(server_default=func.now())
+
+    @classmethod
+    def waiting_since(cls) -> Select[datetime]:
+        """Select since when the one has been due that waits longest; null if none is.
+
+        A table leaves out those that lie due on purpose.
+        """
+        return select(func.min(cls.due_at)).where(*is_due(cls))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

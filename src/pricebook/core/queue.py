@@ -7,6 +7,7 @@ from typing import Any
 import orjson
 import structlog
 from arq.connections import ArqRedis, RedisSettings
+from arq.constants import default_queue_name, health_check_key_suffix
 from redis.asyncio import Redis
 from redis.asyncio.retry import Retry
 from redis.backoff import ExponentialBackoff
@@ -22,6 +23,8 @@ DRAIN = "drain"
 # Hints that come closer together than this become one.
 _HINT_GAP_SECONDS = 0.02
 _HINT_TRIES = 3
+# arq's worker writes it every five seconds, and lets it live for six.
+_SIGN_OF_LIFE = default_queue_name + health_check_key_suffix
 _FOREVER = -1
 # redis-py leaves a refused connection out of what it tries again: it is an OSError.
 _PASSING = (ValkeyConnectionError, ValkeyTimeoutError, OSError)
@@ -49,6 +52,11 @@ def worker_connection(settings: Settings) -> RedisSettings:
     connection.retry_on_error = [*_PASSING]
     connection.retry_on_timeout = True
     return connection
+
+
+async def sees_worker(valkey: Redis) -> bool:
+    """Whether a worker has given a sign of life within the last seconds."""
+    return bool(await valkey.exists(_SIGN_OF_LIFE))
 
 
 class Hints:

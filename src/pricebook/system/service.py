@@ -1,8 +1,12 @@
-"""Whether this process can answer: it asks each part it leans on, and remembers for a moment."""
+"""Whether this process can answer: it asks each part it leans on, and remembers for a moment.
+
+Beside these it looks at what goes on behind: without a worker, requests are answered and nobody is
+told of anything.
+"""
 
 import asyncio
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import asyncpg
 from redis.asyncio import Redis
@@ -10,13 +14,19 @@ from redis.exceptions import RedisError
 from sqlalchemy import Text, column, select, table
 
 from pricebook.core.database import Database, is_outage
+from pricebook.core.queue import sees_worker
 from pricebook.core.reading import Compiled
 from pricebook.core.schema_head import needed_head, revisions
+from pricebook.core.settings import MailSettings
+from pricebook.system import queries
 from pricebook.system.schemas import Health, Part, Status
 
 # Probes and passers-by together cost the database one question a second.
 _KEEP_SECONDS = 1.0
 _PATIENCE_SECONDS = 2.0
+# At rest all is on its way within one.
+_LATE_SECONDS = 60
+_UNITS = ((86_400, "days"), (3_600, "h"), (60, "min"))
 
 _HEAD = Compiled(select(column("version_num", Text)).select_from(table("alembic_version")))
 
@@ -25,11 +35,18 @@ class HealthMonitor:
     """Answers for one process, however many ask at once."""
 
     def __init__(
-        self, database: Database, valkey: Redis, clock: Callable[[], float] = time.monotonic
+        self,
+        database: Database,
+        valkey: Redis,
+        mail: MailSettings,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         """Watch over what the process leans on; nothing is asked before the first `check`."""
         self._database = database
         self._valkey = valkey
+        self._has_mail_server = mail.url is not None
+        # By now every slice has brought its deliveries.
+        self._waiting = Compiled(queries.waiting())
         self._clock = clock
         self._asking = asyncio.Lock()
         self._last: Health | None = None
@@ -44,7 +61,9 @@ class HealthMonitor:
             return self._last
 
     async def _ask(self) -> Health:
-        parts = [*await self._ask_database(), await self._ask_valkey()]
+        parts = [*await self._ask_database(), *await self._ask_valkey()]
+        if all(part.status is Status.OK for part in parts if part.is_critical):
+            parts += await self._ask_what_waits()
         failing = any(part.is_critical and part.status is Status.FAILING for part in parts)
         return Health(status=Status.FAILING if failing else Status.OK, parts=parts)
 
@@ -60,14 +79,48 @@ class HealthMonitor:
             return [_part("database", "does not answer", is_ok=False)]
         return [_part("database", "answers"), await _schema(head)]
 
-    async def _ask_valkey(self) -> Part:
+    async def _ask_valkey(self) -> list[Part]:
         try:
             async with asyncio.timeout(_PATIENCE_SECONDS):
-                await self._valkey.ping()
+                has_worker = await sees_worker(self._valkey)
         except (RedisError, OSError):
             detail = "does not answer; rate limits are counted by process, work starts later"
-            return _part("valkey", detail, is_ok=False, is_critical=False)
-        return _part("valkey", "answers", is_critical=False)
+            return [_aside("valkey", detail, is_ok=False)]
+        worker = "works" if has_worker else "none has been seen; start `pricebook worker`"
+        return [_aside("valkey", "answers"), _aside("worker", worker, is_ok=has_worker)]
+
+    async def _ask_what_waits(self) -> list[Part]:
+        try:
+            async with asyncio.timeout(_PATIENCE_SECONDS):
+                rows = await self._database.reads.rows(self._waiting)
+        except Exception as error:
+            if not is_outage(error):
+                raise
+            return [_aside("deliveries", "could not be looked at in time", is_ok=False)]
+        waits = {row["kind"]: row["seconds"] for row in rows}
+        if self._has_mail_server or queries.MAILS not in waits:
+            return [_deliveries(waits)]
+        since = in_words(waits.pop(queries.MAILS))
+        detail = f"has waited for {since}, since PRICEBOOK_MAIL__URL is not set"
+        return [_deliveries(waits), _aside("mail", detail, is_ok=False)]
+
+
+def _deliveries(waits: Mapping[str, float]) -> Part:
+    if not waits:
+        return _aside("deliveries", "none waits")
+    kind, seconds = max(waits.items(), key=lambda one: one[1])
+    is_ok = seconds < _LATE_SECONDS
+    detail = f"the longest that any waits is {in_words(seconds)} ({kind.replace('_', ' ')})"
+    advice = "" if is_ok else "; see that a worker runs, and that receivers answer"
+    return _aside("deliveries", detail + advice, is_ok=is_ok)
+
+
+def in_words(seconds: float) -> str:
+    """Return a time as a person would say it, roughly."""
+    for size, unit in _UNITS:
+        if seconds >= 2 * size:
+            return f"{seconds / size:.0f} {unit}"
+    return f"{seconds:.0f} s"
 
 
 async def _schema(head: str | None) -> Part:
@@ -85,6 +138,11 @@ async def _schema(head: str | None) -> Part:
         detail = f"is at {head}, not at {needed}: run `pricebook migrate`"
         return _part("schema", detail, is_ok=False)
     return _part("schema", f"is at {head}, newer than {needed}, which this process knows")
+
+
+def _aside(name: str, detail: str, *, is_ok: bool = True) -> Part:
+    """Return a part without which requests are answered all the same."""
+    return _part(name, detail, is_ok=is_ok, is_critical=False)
 
 
 def _part(name: str, detail: str, *, is_ok: bool = True, is_critical: bool = True) -> Part:

@@ -1,11 +1,25 @@
 """The tables of webhooks: endpoints, what they are told, and each attempt to tell them."""
 
-from datetime import datetime
+from collections.abc import Mapping
+from datetime import datetime, timedelta
+from typing import Any
 from uuid import UUID
 
-from sqlalchemy import ARRAY, CheckConstraint, ForeignKey, Index, Text, UniqueConstraint, func, text
+from sqlalchemy import (
+    ARRAY,
+    CheckConstraint,
+    ForeignKey,
+    Index,
+    Select,
+    Text,
+    UniqueConstraint,
+    func,
+    select,
+    text,
+)
 from sqlalchemy.orm import Mapped, mapped_column
 
+from pricebook.core.clock import now
 from pricebook.core.database import Base
 from pricebook.core.deliveries import Delivery
 from pricebook.users.models import User
@@ -50,6 +64,32 @@ class WebhookEndpoint(Base):
 
     __mapper_args__ = {"version_id_col": version, "eager_defaults": True}  # noqa: RUF012 -- SQLAlchemy declares it as no ClassVar
 
+    @property
+    def paused(self) -> bool:
+        """Whether nothing is sent, by somebody's wish or because of its failures."""
+        return self.paused_at is not None or self.disabled_at is not None
+
+    def edit(self, changes: Mapping[str, Any]) -> list[str]:
+        """Take over `changes`, and return the names of those that were any."""
+        changed = [name for name, value in changes.items() if getattr(self, name) != value]
+        for name in changed:
+            if name != "paused":
+                setattr(self, name, changes[name])
+            elif changes[name]:
+                self.paused_at = now()
+            else:
+                self.paused_at = self.disabled_at = self.disabled_reason = None
+        if {"url", "paused"} & set(changed):
+            # Its failures are counted anew.
+            self.failing_since = self.alerted_at = None
+        return changed
+
+    def rotate(self, sealed_secret: bytes, old_signs_for: timedelta) -> None:
+        """Sign with a new secret, and for a while with the present one too."""
+        self.old_sealed_secret = self.sealed_secret
+        self.old_secret_until = now() + old_signs_for
+        self.sealed_secret = sealed_secret
+
 
 class WebhookMessage(Base):
     """What is told, to the byte: what is signed now is what is sent again later.
@@ -91,6 +131,13 @@ class WebhookDelivery(Delivery, Base):
 
     endpoint_id: Mapped[UUID] = mapped_column(ForeignKey(WebhookEndpoint.id, ondelete="CASCADE"))
     message_id: Mapped[UUID] = mapped_column(ForeignKey(WebhookMessage.id))
+
+    @classmethod
+    def waiting_since(cls) -> Select[datetime]:
+        """Select since when the one has been due that waits longest for an endpoint not paused."""
+        of_endpoint = super().waiting_since().where(cls.endpoint_id == WebhookEndpoint.id)
+        is_active = (WebhookEndpoint.paused_at.is_(None), WebhookEndpoint.disabled_at.is_(None))
+        return select(func.min(of_endpoint.scalar_subquery())).where(*is_active)
 
 
 class WebhookAttempt(Base):
