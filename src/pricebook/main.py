@@ -73,7 +73,7 @@ def _lifespan(settings: Settings) -> Lifespan:
             app.state.valkey = valkey
             app.state.limiter = limiter
             app.state.hints = hints
-            app.state.health = HealthMonitor(database, valkey)
+            app.state.health = HealthMonitor(database, valkey, settings.mail)
             app.state.hasher = PasswordHasher(settings.auth)
             app.state.authenticate = make_authenticator(database, settings)
             yield
