@@ -101,6 +101,7 @@ def settings(urls: dict[str, str], worker_name: str) -> Settings:
     return Settings(
         database_url=SecretStr(urls[f"database_{worker_name}"]),
         redis_url=SecretStr(urls["redis"].removesuffix("/0") + f"/{number}"),
+        secret_key=SecretStr("a secret key of the tests that is long enough"),
         limits=LimitSettings(requests=10_000_000, anonymous_requests=10_000_000),
         log=LogSettings(format="json", level="WARNING", access=False),
     )

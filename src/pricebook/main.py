@@ -16,8 +16,11 @@ from pricebook.core.problems import install_problems
 from pricebook.core.queue import Hints
 from pricebook.core.rate_limits import RateLimiter
 from pricebook.core.route_table import RouteTable
+from pricebook.core.sealing import Sealer
 from pricebook.core.security import PasswordHasher
 from pricebook.core.settings import Settings
+from pricebook.core.streaming import Streams
+from pricebook.events.follower import Follower
 from pricebook.system.service import HealthMonitor
 
 DESCRIPTION = """
@@ -75,8 +78,10 @@ def _lifespan(settings: Settings) -> Lifespan:
             app.state.hints = hints
             app.state.health = HealthMonitor(database, valkey, settings.mail)
             app.state.hasher = PasswordHasher(settings.auth)
+            app.state.sealer = Sealer(settings)
             app.state.authenticate = make_authenticator(database, settings)
-            yield
+            async with _streams(app, settings):
+                yield
             await app.state.authenticate.close()
             app.state.hasher.close()
 
@@ -100,6 +105,21 @@ async def _limiter(settings: Settings, valkey: Redis) -> AsyncIterator[RateLimit
     finally:
         stopping.set()
         await sharing
+
+
+@asynccontextmanager
+async def _streams(app: FastAPI, settings: Settings) -> AsyncIterator[None]:
+    app.state.follower = Follower(app.state.database.reads, settings.stream)
+    app.state.streams = Streams(settings.stream, app.state.authenticate.recheck)
+    working = [
+        asyncio.create_task(work()) for work in (app.state.follower.run, app.state.streams.tend)
+    ]
+    try:
+        yield
+    finally:
+        app.state.streams.end_all()
+        app.state.follower.stop()
+        await asyncio.gather(*working)
 
 
 @asynccontextmanager

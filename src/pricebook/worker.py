@@ -22,9 +22,12 @@ from pricebook.core.logging import configure_logging
 from pricebook.core.queue import DRAIN, deserialize, serialize, worker_connection
 from pricebook.core.sealing import Sealer
 from pricebook.core.settings import RetentionSettings, Settings, load_settings
+from pricebook.notifications import service as notifications
 from pricebook.notifications.lane import MailLane
 from pricebook.subscriptions import SUBSCRIPTIONS
+from pricebook.webhooks import deliveries
 from pricebook.webhooks.lane import WebhookLane
+from pricebook.webhooks.service import tend_secrets
 
 Context = dict[str, Any]
 Pruner = Callable[[AsyncSession], Awaitable[int]]
@@ -36,12 +39,18 @@ _EACH_SECOND = set(range(60))
 log = structlog.get_logger(__name__)
 
 
-def pruners(_retention: RetentionSettings) -> Sequence[Pruner]:
+def pruners(retention: RetentionSettings) -> Sequence[Pruner]:
     """Return what the hourly housekeeping deletes: each takes a session, and tells how many rows.
 
     It is called, a transaction each time, until it finds no more; so it may delete in batches.
     """
-    return (idempotency.prune, prune_expired)
+    return (
+        idempotency.prune,
+        prune_expired,
+        partial(deliveries.prune, days=retention.deliveries_days),
+        partial(notifications.prune_notifications, days=retention.notifications_days),
+        partial(notifications.prune_mails, days=retention.deliveries_days),
+    )
 
 
 def make_lanes(settings: Settings, database: Database) -> Sequence[Lane[Any, Any]]:
@@ -97,7 +106,10 @@ def make_worker(settings: Settings, database: Database, dispatcher: Dispatcher) 
         ctx={
             "database": database,
             "dispatcher": dispatcher,
-            "pruners": pruners(settings.retention),
+            "pruners": (
+                *pruners(settings.retention),
+                partial(tend_secrets, sealer=Sealer(settings)),
+            ),
         },
         job_serializer=serialize,
         job_deserializer=deserialize,

@@ -7,6 +7,7 @@ import sys
 from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from uuid import UUID, uuid4
 
 import httpx2
 import pytest
@@ -17,16 +18,26 @@ from tests.contract.operations import Things
 from pricebook.auth.models import ApiKey, Session
 from pricebook.auth.one_time import issue_token
 from pricebook.auth.service import open_session
+from pricebook.core.clock import now
 from pricebook.core.settings import Settings
 from pricebook.serving import listen, url_of
 from pricebook.users.models import User
+from pricebook.webhooks.models import (
+    WebhookAttempt,
+    WebhookDelivery,
+    WebhookEndpoint,
+    WebhookMessage,
+)
 
 MakeThings = Callable[[User], Awaitable[Things]]
 
 
 @pytest.fixture
 def make_things(session: AsyncSession, make_item, make_key, make_user) -> MakeThings:
-    """Make an item, a second session and an API key of a user, and tokens of mails to another."""
+    """Make an item, a webhook that was told of it, and a second session and an API key of a user.
+
+    And tokens of mails to another.
+    """
 
     async def make(owner: User) -> Things:
         forgetful = await make_user()
@@ -36,6 +47,7 @@ def make_things(session: AsyncSession, make_item, make_key, make_user) -> MakeTh
         item = await make_item()
         await make_key(owner, "items:read")
         await open_session(session, owner, address="127.0.0.1", user_agent="tests")
+        webhook_id, delivery_id = await a_delivery(session, owner)
         await session.commit()
         newest_key = select(ApiKey.id).where(ApiKey.user_id == owner.id).order_by(ApiKey.id.desc())
         newest = select(Session.id).where(Session.user_id == owner.id).order_by(Session.id.desc())
@@ -48,9 +60,30 @@ def make_things(session: AsyncSession, make_item, make_key, make_user) -> MakeTh
             email=owner.email,
             reset_token=reset_token.get_secret_value(),
             proof_token=proof_token.get_secret_value(),
+            webhook_id=webhook_id,
+            delivery_id=delivery_id,
         )
 
     return make
+
+
+async def a_delivery(session: AsyncSession, owner: User) -> tuple[UUID, UUID]:
+    """Make a webhook that was told something; return its id and the delivery's."""
+    webhook = WebhookEndpoint(
+        owner_id=owner.id, url="https://shop.example.com", sealed_secret=b"sealed"
+    )
+    message = WebhookMessage(id=uuid4(), type="item.created", body="{}")
+    session.add_all([webhook, message])
+    await session.flush()
+    delivery = WebhookDelivery(
+        endpoint_id=webhook.id, message_id=message.id, status="delivered", attempts=1
+    )
+    session.add(delivery)
+    await session.flush()
+    session.add(
+        WebhookAttempt(delivery_id=delivery.id, started_at=now(), duration_ms=3, status_code=204)
+    )
+    return webhook.id, delivery.id
 
 
 @dataclass(frozen=True)
@@ -69,10 +102,12 @@ class Served:
 def environment(settings: Settings, **more: str) -> dict[str, str]:
     assert settings.database_url is not None
     assert settings.redis_url is not None
+    assert settings.secret_key is not None
     return {
         **os.environ,
         "PRICEBOOK_DATABASE_URL": settings.database_url.get_secret_value(),
         "PRICEBOOK_REDIS_URL": settings.redis_url.get_secret_value(),
+        "PRICEBOOK_SECRET_KEY": settings.secret_key.get_secret_value(),
         "PRICEBOOK_LOG__FORMAT": "json",
         **more,
     }

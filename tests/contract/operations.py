@@ -45,6 +45,8 @@ class Things:
     # Of somebody else, who has just got both mails.
     reset_token: str
     proof_token: str
+    webhook_id: UUID
+    delivery_id: UUID
 
     @property
     def path_values(self) -> dict[str, str]:
@@ -74,6 +76,15 @@ def whole_item(_things: Things) -> dict[str, Any]:
 
 def item_by_sku(things: Things) -> dict[str, Any]:
     return {**whole_item(things), "sku": things.sku}
+
+
+def whole_webhook(_things: Things) -> dict[str, Any]:
+    return {
+        "url": "https://shop.example.com/prices",
+        "description": "The shop",
+        "events": ["item.price_changed"],
+        "tags": ["tools"],
+    }
 
 
 def batch(things: Things) -> dict[str, Any]:
@@ -122,6 +133,9 @@ BODIES: dict[str, Body] = {
         "new_password": "a hammer and forty nails",
     },
     "verify_email": lambda things: {"token": things.proof_token},
+    "create_webhook": whole_webhook,
+    "update_webhook": lambda things: {**whole_webhook(things), "paused": True},
+    "replay_webhook": lambda _: {"since": "2020-01-31T09:00:00Z", "only_undelivered": True},
 }
 
 FORMS: dict[str, Body] = {

@@ -51,6 +51,17 @@ read_user             401       200    200    200   403      200    200  200    
 update_user           401       403    403    200   403      200    200  403      403       401
 delete_user           401       403    403    204   403      204    204  403      403       401
 read_public_user      200       200    200    200   200      200    200  200      200       200
+list_webhooks         401       403    403    200   403      200    200  200      403       401
+create_webhook        401       403    403    201   403      201    201  403      403       401
+read_webhook          401       403    403    200   403      200    200  200      403       401
+update_webhook        401       403    403    200   403      200    200  403      403       401
+delete_webhook        401       403    403    204   403      204    204  403      403       401
+send_webhook_test     401       403    403    202   403      202    202  403      403       401
+rotate_webhook_secret 401       403    403    200   403      200    200  403      403       401
+replay_webhook        401       403    403    202   403      202    202  403      403       401
+list_webhook_deliveries 401     403    403    200   403      200    200  200      403       401
+read_webhook_delivery 401       403    403    200   403      200    200  200      403       401
+redeliver_webhook_delivery 401  403    403    202   403      202    202  403      403       401
 ping                  200       200    200    200   200      200    200  200      200       200
 read_liveness         200       200    200    200   200      200    200  200      200       200
 read_readiness        200       200    200    200   200      200    200  200      200       200
@@ -62,7 +73,7 @@ ACCESS = {name: dict(zip(_HEAD, map(int, row), strict=True)) for name, *row in _
 
 ITEM_SCOPES = (Scope.ITEMS_READ, Scope.ITEMS_WRITE)
 USER_SCOPES = (Scope.USERS_READ, Scope.USERS_WRITE)
-READING_SCOPES = (Scope.ITEMS_READ, Scope.USERS_READ)
+READING_SCOPES = (Scope.ITEMS_READ, Scope.USERS_READ, Scope.WEBHOOKS_READ)
 
 
 def test_every_operation_says_who_may_use_it():

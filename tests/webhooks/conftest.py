@@ -1,16 +1,14 @@
 """Endpoints, a receiver that hears what they are told, and workers that tell it."""
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
-from functools import partial
 from ipaddress import ip_network
 from typing import Any
 from uuid import UUID, uuid4
 
 import pytest
 from aiohttp import web
-from pydantic import SecretStr
 from sqlalchemy import select
 from sqlalchemy.ext.asyncio import AsyncSession
 
@@ -21,12 +19,10 @@ from pricebook.core.sealing import Sealer
 from pricebook.core.settings import DeliverySettings, Settings, WebhookSettings
 from pricebook.items.events import ItemPriceChanged
 from pricebook.subscriptions import SUBSCRIPTIONS
-from pricebook.users.models import User
 from pricebook.webhooks.lane import WebhookLane
 from pricebook.webhooks.models import WebhookAttempt, WebhookDelivery, WebhookEndpoint
 from pricebook.webhooks.signing import new_secret
 
-SECRET_KEY = SecretStr("a secret key of the tests, long enough")
 LOOPBACK = tuple(map(ip_network, ("127.0.0.0/8", "::1/128")))
 # Long waits: an attempt comes again only when a test says so.
 WEBHOOKS = WebhookSettings(
@@ -38,7 +34,6 @@ WEBHOOKS = WebhookSettings(
 def webhook_settings(settings: Settings) -> Settings:
     return settings.model_copy(
         update={
-            "secret_key": SECRET_KEY,
             "webhooks": WEBHOOKS,
             "delivery": DeliverySettings(lease_seconds=2),
         }

@@ -1,9 +1,7 @@
 """From an event to a signed POST."""
 
-import orjson
-import pytest
-from standardwebhooks import Webhook, WebhookVerificationError
-from tests.webhooks.conftest import price_changed, until
+from standardwebhooks import Webhook
+from tests.webhooks.conftest import until
 
 from pricebook.core.deliveries import Status
 

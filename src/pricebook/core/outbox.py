@@ -93,8 +93,13 @@ _HAS_EVENTS = "pricebook.has_events"
 
 
 def has_events(session: AsyncSession) -> bool:
-    """Whether anything was recorded in this session."""
+    """Whether this session gives the workers something to do."""
     return _HAS_EVENTS in session.info
+
+
+def expect_deliveries(session: AsyncSession) -> None:
+    """Have the workers told, after the commit, of deliveries that come of no event."""
+    session.info[_HAS_EVENTS] = True
 
 
 def record(session: AsyncSession, event: Event) -> None:

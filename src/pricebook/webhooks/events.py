@@ -5,6 +5,9 @@ from uuid import UUID
 
 from pricebook.core.outbox import Event
 
+# What asks for a mail is for the mail alone.
+NEVER_TOLD = frozenset({"user.password_reset_requested", "user.email_verification_requested"})
+
 
 class WebhookEvent(Event):
     """Something happened to a webhook endpoint."""

@@ -17,7 +17,7 @@ from pricebook.core.lanes import Lane
 from pricebook.core.outbox import record
 from pricebook.core.sealing import SealBrokenError, Sealer, SecretKeyMissing
 from pricebook.core.settings import Settings
-from pricebook.webhooks import queries
+from pricebook.webhooks import claims
 from pricebook.webhooks.events import WebhookDeliveryDied, WebhookDisabled
 from pricebook.webhooks.models import WebhookDelivery
 from pricebook.webhooks.sender import Sender, WebhookOutcome
@@ -71,7 +71,7 @@ class WebhookLane(Lane[WebhookClaim, WebhookOutcome]):
         counts = Counter(claim.endpoint_id for claim in held)
         # What a receiver that is gone has answered may not be written down yet.
         counts.update({one.endpoint_id: self.capacity for one in held if one.door.is_shut})
-        statement = queries.claimed(
+        statement = claims.claimed(
             counts,
             room,
             concurrency=self._settings.concurrency,
@@ -128,14 +128,14 @@ class WebhookLane(Lane[WebhookClaim, WebhookOutcome]):
         tried = [result for result in results if result[1].is_tried]
         if not tried:
             return
-        await session.execute(queries.new_attempts([_attempt(*result) for result in tried]))
+        await session.execute(claims.new_attempts([_attempt(*result) for result in tried]))
         is_up = {claim.endpoint_id: outcome.is_delivered for claim, outcome, _ in tried}
         up = [endpoint_id for endpoint_id, answers in is_up.items() if answers]
         if len(up) < len(is_up) or any(verdict.status == Status.DEAD for *_, verdict in tried):
-            await session.execute(queries.locked(is_up))
+            await session.execute(claims.locked(is_up))
             await self._write_down_failures(session, tried, is_up)
         if up:
-            await session.execute(queries.recovered(up))
+            await session.execute(claims.recovered(up))
 
     async def _write_down_failures(
         self, session: AsyncSession, tried: Sequence[Result], is_up: dict[UUID, bool]
@@ -147,18 +147,18 @@ class WebhookLane(Lane[WebhookClaim, WebhookOutcome]):
             for claim, outcome, verdict in tried
             if verdict.status == Status.DEAD and not outcome.is_gone
         }
-        await session.execute(queries.failing(down))
+        await session.execute(claims.failing(down))
         days = self._settings.disable_after_days
         for reason, statement in (
-            ("gone", queries.disabled_as_gone(gone)),
-            ("failing", queries.disabled_as_failing(down, days)),
+            ("gone", claims.disabled_as_gone(gone)),
+            ("failing", claims.disabled_as_failing(down, days)),
         ):
             for row in await session.execute(statement):
                 record(
                     session,
                     WebhookDisabled(webhook_id=row.id, reason=reason, owner_id=row.owner_id),
                 )
-        for row in await session.execute(queries.alerted(died)):
+        for row in await session.execute(claims.alerted(died)):
             record(
                 session,
                 WebhookDeliveryDied(

@@ -1,25 +1,22 @@
 """Selects and statements over endpoints, messages, deliveries and attempts."""
 
-from collections.abc import Collection, Mapping, Sequence
-from datetime import timedelta
+from collections.abc import Collection, Sequence
+from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
 
 from sqlalchemy import (
     ARRAY,
     CTE,
-    BigInteger,
     ColumnElement,
-    DateTime,
-    Insert,
+    Delete,
     Select,
-    Text,
     Update,
     Uuid,
     and_,
     case,
+    delete,
     func,
-    insert,
     literal,
     not_,
     or_,
@@ -29,19 +26,22 @@ from sqlalchemy import (
 )
 from sqlalchemy.dialects import postgresql
 
-from pricebook.core.deliveries import arrays, is_due, leased
+from pricebook.core.deliveries import Status
 from pricebook.core.outbox import EventRecord
+from pricebook.core.reading import columns_of
+from pricebook.webhooks.events import NEVER_TOLD
 from pricebook.webhooks.models import (
     WebhookAttempt,
     WebhookDelivery,
     WebhookEndpoint,
     WebhookMessage,
 )
+from pricebook.webhooks.schemas import AttemptOut, WebhookOut
 
-# Claimed ahead for an endpoint that answers, so that it need not wait for the next look.
-_AHEAD = 100
-
-_IS_ACTIVE = and_(WebhookEndpoint.paused_at.is_(None), WebhookEndpoint.disabled_at.is_(None))
+_MOST_ATTEMPTS = 100
+_PRUNED_AT_ONCE = 1_000
+# By how much the clock may have been set back between making an id and telling the time.
+_CLOCK_STEP = timedelta(minutes=1)
 
 # Written once, and sent and signed to the byte; all times are UTC, as the connection's zone is.
 _BODY = func.format(
@@ -119,128 +119,155 @@ def expanded(event_ids: Sequence[UUID]) -> postgresql.Insert:
     return new.on_conflict_do_nothing()
 
 
-def claimed(
-    held: Mapping[UUID, int], room: int, *, concurrency: int, capacity: int, lease_seconds: float
-) -> Update:
-    """Lease what is due, up to `room`, the endpoints of which least is `held` coming first.
+def endpoints() -> Select[*tuple[Any, ...]]:
+    """Select what `WebhookOut` shows of endpoints."""
+    return select(*columns_of(WebhookOut, WebhookEndpoint))
 
-    Of an endpoint that answers some is claimed ahead; but all that are active have a share of the
-    capacity, so that none that hangs takes another's. One that fails gets what it is sent at once.
+
+def page_of(
+    rows: Select[*tuple[Any, ...]],
+    table: type[WebhookEndpoint | WebhookDelivery],
+    limit: int,
+    before: UUID | None,
+) -> Select[*tuple[Any, ...]]:
+    """Select one page of `rows`, newest first, and one more to tell whether another follows."""
+    page = rows if before is None else rows.where(table.id < before)
+    return page.order_by(table.id.desc()).limit(limit + 1)
+
+
+def endpoint_count() -> Select[int]:
+    """Count all endpoints."""
+    return select(func.count()).select_from(WebhookEndpoint)
+
+
+def for_change(endpoint_id: UUID) -> Select[WebhookEndpoint]:
+    """Select one endpoint, locked against other changes; deliveries may still be made for it."""
+    chosen = select(WebhookEndpoint).where(WebhookEndpoint.id == endpoint_id)
+    return chosen.with_for_update(key_share=True)
+
+
+def for_sealing() -> Select[WebhookEndpoint]:
+    """Select all endpoints, locked likewise."""
+    return select(WebhookEndpoint).order_by(WebhookEndpoint.id).with_for_update(key_share=True)
+
+
+def without(endpoint_id: UUID) -> tuple[Delete, Delete]:
+    """Delete an endpoint's deliveries, and then the endpoint itself.
+
+    In the order in which workers lock them, so that neither waits for the other in a circle.
     """
-    chosen = _chosen(held, concurrency, capacity).limit(room).cte("chosen")
-    chosen = chosen.prefix_with("MATERIALIZED")
     return (
-        leased(WebhookDelivery, lease_seconds)
-        .where(
-            WebhookDelivery.id == chosen.c.delivery_id,
-            WebhookMessage.id == WebhookDelivery.message_id,
-        )
-        .returning(
-            WebhookDelivery.id,
-            WebhookDelivery.lease,
-            WebhookDelivery.attempts,
-            WebhookDelivery.endpoint_id,
-            WebhookDelivery.message_id,
-            WebhookMessage.body,
-            chosen.c.url,
-            chosen.c.sealed_secret,
-            chosen.c.old_sealed_secret,
-        )
+        delete(WebhookDelivery).where(WebhookDelivery.endpoint_id == endpoint_id),
+        delete(WebhookEndpoint).where(WebhookEndpoint.id == endpoint_id),
     )
 
 
-def _chosen(held: Mapping[UUID, int], concurrency: int, capacity: int) -> Select[*tuple[Any, ...]]:
-    holding = arrays(
-        ("endpoint_id", Uuid(), list(held)), ("count", BigInteger(), list(held.values()))
+def deliveries_to(endpoint_id: UUID) -> Select[*tuple[Any, ...]]:
+    """Select what `DeliveryOut` shows of an endpoint's deliveries."""
+    last = (
+        select(WebhookAttempt.status_code, WebhookAttempt.error)
+        .where(WebhookAttempt.delivery_id == WebhookDelivery.id)
+        .order_by(WebhookAttempt.id.desc())
+        .limit(1)
+        .lateral("last")
     )
-    count = func.coalesce(holding.c.count, 0)
-    share = func.least(_AHEAD, func.greatest(concurrency, literal(capacity) // func.count().over()))
-    most = case((WebhookEndpoint.failing_since.is_(None), share), else_=concurrency)
-    still_signs = WebhookEndpoint.old_secret_until > func.now()
-    endpoint = (
+    is_pending = WebhookDelivery.status == Status.PENDING
+    return (
         select(
-            WebhookEndpoint.id,
-            WebhookEndpoint.url,
-            WebhookEndpoint.sealed_secret,
-            case((still_signs, WebhookEndpoint.old_sealed_secret)).label("old_sealed_secret"),
-            func.greatest(most - count, 0).label("room"),
+            WebhookDelivery.id,
+            WebhookDelivery.message_id,
+            WebhookMessage.type,
+            WebhookDelivery.status,
+            WebhookDelivery.attempts.label("attempt_count"),
+            case((is_pending, WebhookDelivery.due_at)).label("next_attempt_at"),
+            WebhookDelivery.settled_at,
+            WebhookDelivery.created_at,
+            last.c.status_code.label("last_status_code"),
+            last.c.error.label("last_error"),
         )
-        .outerjoin(holding, holding.c.endpoint_id == WebhookEndpoint.id)
-        .where(_IS_ACTIVE)
-        .order_by(count)
-        .subquery("endpoint")
+        .join(WebhookMessage, WebhookMessage.id == WebhookDelivery.message_id)
+        .outerjoin(last, true())
+        .where(WebhookDelivery.endpoint_id == endpoint_id)
     )
-    due = (
+
+
+def attempts_at(delivery_id: UUID) -> Select[*tuple[Any, ...]]:
+    """Select what `AttemptOut` shows of the latest attempts at a delivery, newest first."""
+    shown = select(*columns_of(AttemptOut, WebhookAttempt))
+    newest_first = shown.order_by(WebhookAttempt.id.desc()).limit(_MOST_ATTEMPTS)
+    return newest_first.where(WebhookAttempt.delivery_id == delivery_id)
+
+
+# A new round. What is being sent just now is sent to its end; how that goes is what counts.
+_AFRESH = {"status": Status.PENDING, "attempts": 0, "due_at": func.now(), "settled_at": None}
+
+
+def redelivered(endpoint_id: UUID, delivery_id: UUID) -> Update:
+    """Begin a new round of one delivery."""
+    chosen = update(WebhookDelivery).where(
+        WebhookDelivery.endpoint_id == endpoint_id, WebhookDelivery.id == delivery_id
+    )
+    return chosen.values(_AFRESH)
+
+
+def replayed(endpoint_id: UUID, since: datetime, *, only_undelivered: bool) -> postgresql.Insert:
+    """Begin a new round of all that an endpoint wants to know since then, or of what it missed."""
+    is_since = and_(
+        # Ids grow with time: this one, made for the moment before, finds the place in the log.
+        EventRecord.id >= _first_id_at(since - _CLOCK_STEP),
+        EventRecord.occurred_at >= since,
+        EventRecord.type.not_in(NEVER_TOLD),
+    )
+    return new_deliveries(is_since, WebhookEndpoint.id == endpoint_id).on_conflict_do_update(
+        index_elements=[WebhookDelivery.endpoint_id, WebhookDelivery.message_id],
+        set_=_AFRESH,
+        where=WebhookDelivery.status != Status.DELIVERED if only_undelivered else None,
+    )
+
+
+def _first_id_at(moment: datetime) -> UUID:
+    """Return the least UUIDv7 of a moment (RFC 9562, section 5.7)."""
+    milliseconds = max(0, int(moment.timestamp() * 1000))
+    return UUID(int=milliseconds << 80)
+
+
+def outdated_deliveries(days: float) -> Delete:
+    """Delete some of what was delivered so long ago; what is undelivered stays, however old."""
+    old = (
         select(WebhookDelivery.id)
-        .where(WebhookDelivery.endpoint_id == endpoint.c.id, *is_due(WebhookDelivery))
-        .order_by(WebhookDelivery.due_at, WebhookDelivery.id)
-        .limit(endpoint.c.room)
+        .where(
+            WebhookDelivery.status == Status.DELIVERED,
+            WebhookDelivery.settled_at < func.now() - timedelta(days=days),
+        )
+        .limit(_PRUNED_AT_ONCE)
         .with_for_update(skip_locked=True)
-        .lateral("due")
     )
-    shown = (endpoint.c.url, endpoint.c.sealed_secret, endpoint.c.old_sealed_secret)
-    return select(due.c.id.label("delivery_id"), *shown).select_from(endpoint).join(due, true())
+    return delete(WebhookDelivery).where(WebhookDelivery.id.in_(old))
 
 
-def new_attempts(rows: Sequence[tuple[Any, ...]]) -> Insert:
-    """Write attempts down: delivery, start, duration, status, error, head of the answer."""
-    deliveries, starts, durations, codes, errors, heads = zip(*rows, strict=True)
-    given = arrays(
-        ("delivery_id", Uuid(), deliveries),
-        ("started_at", DateTime(timezone=True), starts),
-        ("duration_ms", BigInteger(), durations),
-        ("status_code", BigInteger(), codes),
-        ("error", Text(), errors),
-        ("response_head", Text(), heads),
+def untold_messages(days: float) -> Select[UUID]:
+    """Lock some messages of so long ago that no delivery needs, so that none can begin to."""
+    return (
+        select(WebhookMessage.id)
+        .where(WebhookMessage.created_at < func.now() - timedelta(days=days), ~_IS_NEEDED)
+        .limit(_PRUNED_AT_ONCE)
+        .with_for_update(skip_locked=True)
     )
-    return insert(WebhookAttempt).from_select([column.name for column in given.c], select(given))
 
 
-def locked(endpoint_ids: Collection[UUID]) -> Select[UUID]:
-    """Lock endpoints, always in the same order, so that no two workers wait for each other."""
-    chosen = select(WebhookEndpoint.id).where(WebhookEndpoint.id == one_of(endpoint_ids))
-    return chosen.order_by(WebhookEndpoint.id).with_for_update(key_share=True)
+def without_messages(ids: Collection[UUID]) -> Delete:
+    """Delete messages, but for those that a delivery has begun to need before they were locked."""
+    return delete(WebhookMessage).where(WebhookMessage.id == one_of(ids), ~_IS_NEEDED)
 
 
-def _kept(endpoint_ids: Collection[UUID], *conditions: ColumnElement[bool]) -> Update:
-    """Change the state of endpoints, which is no edit: version and time of change stay."""
-    chosen = update(WebhookEndpoint).where(WebhookEndpoint.id == one_of(endpoint_ids), *conditions)
-    return chosen.values(updated_at=WebhookEndpoint.updated_at)
+_IS_NEEDED = (
+    select(WebhookDelivery.id).where(WebhookDelivery.message_id == WebhookMessage.id).exists()
+)
 
 
-def recovered(endpoint_ids: Collection[UUID]) -> Update:
-    """Forget that endpoints failed; it is written only where there is something to forget."""
-    was_failing = or_(
-        WebhookEndpoint.failing_since.is_not(None), WebhookEndpoint.alerted_at.is_not(None)
+def without_old_secrets() -> Update:
+    """Forget the secrets that sign no more."""
+    over = update(WebhookEndpoint).where(WebhookEndpoint.old_secret_until <= func.now())
+    return over.values(
+        old_sealed_secret=None, old_secret_until=None, updated_at=WebhookEndpoint.updated_at
     )
-    return _kept(endpoint_ids, was_failing).values(failing_since=None, alerted_at=None)
-
-
-def failing(endpoint_ids: Collection[UUID]) -> Update:
-    """Remember since when endpoints fail."""
-    began = _kept(endpoint_ids, WebhookEndpoint.failing_since.is_(None))
-    return began.values(failing_since=func.now())
-
-
-def disabled_as_gone(endpoint_ids: Collection[UUID]) -> Update:
-    """Disable endpoints; those that were not come back, with their owners."""
-    return _disabled(endpoint_ids, "gone", true())
-
-
-def disabled_as_failing(endpoint_ids: Collection[UUID], days: float) -> Update:
-    """Disable those endpoints that have failed for so long; they come back likewise."""
-    is_long = WebhookEndpoint.failing_since <= func.now() - timedelta(days=days)
-    return _disabled(endpoint_ids, "failing", is_long)
-
-
-def _disabled(endpoint_ids: Collection[UUID], reason: str, when: ColumnElement[bool]) -> Update:
-    chosen = _kept(endpoint_ids, WebhookEndpoint.disabled_at.is_(None), when)
-    disabled = chosen.values(disabled_at=func.now(), disabled_reason=reason)
-    return disabled.returning(WebhookEndpoint.id, WebhookEndpoint.owner_id)
-
-
-def alerted(endpoint_ids: Collection[UUID]) -> Update:
-    """Mark endpoints as told of; those that were not yet come back, with their owners."""
-    unalerted = _kept(endpoint_ids, WebhookEndpoint.alerted_at.is_(None))
-    marked = unalerted.values(alerted_at=func.now())
-    return marked.returning(WebhookEndpoint.id, WebhookEndpoint.owner_id)
