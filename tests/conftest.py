@@ -25,7 +25,7 @@ from pricebook.core.database import Database
 from pricebook.core.embedded import Postgres, Valkey
 from pricebook.core.outbox import EventRecord
 from pricebook.core.security import PasswordHasher
-from pricebook.core.settings import LimitSettings, LogSettings, Settings
+from pricebook.core.settings import LimitSettings, LogSettings, Settings, StreamSettings
 from pricebook.items.models import Item
 from pricebook.main import create_app
 from pricebook.tables import metadata
@@ -104,6 +104,8 @@ def settings(urls: dict[str, str], worker_name: str) -> Settings:
         secret_key=SecretStr("a secret key of the tests that is long enough"),
         limits=LimitSettings(requests=10_000_000, anonymous_requests=10_000_000),
         log=LogSettings(format="json", level="WARNING", access=False),
+        # A client that reads an answer to its end gets to the end of a stream.
+        stream=StreamSettings(max_age_seconds=0.05),
     )
 
 

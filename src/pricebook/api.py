@@ -3,14 +3,20 @@
 from fastapi import FastAPI
 
 from pricebook.auth import routes as auth
+from pricebook.events import routes as events
 from pricebook.items import routes as items
+from pricebook.notifications import routes as notifications
 from pricebook.system import routes as system
 from pricebook.users import routes as users
+from pricebook.webhooks import routes as webhooks
 
 TAGS = [
     {"name": "items", "description": "What is sold, and for how much."},
     {"name": "auth", "description": "Logging in and out, sessions and API keys."},
     {"name": "users", "description": "The people who keep and read the list."},
+    {"name": "webhooks", "description": "Systems that are told what happens, by signed POSTs."},
+    {"name": "events", "description": "What has happened: in pages, and as it happens."},
+    {"name": "notifications", "description": "What you watch, and what you are told."},
     {"name": "system", "description": "Whether the service lives, and whether it can answer."},
 ]
 
@@ -22,6 +28,10 @@ def include_routers(app: FastAPI) -> None:
     app.include_router(auth.router, prefix="/v1")
     app.include_router(auth.api_keys, prefix="/v1")
     app.include_router(users.router, prefix="/v1")
+    app.include_router(webhooks.router, prefix="/v1")
+    app.include_router(events.router, prefix="/v1")
+    app.include_router(notifications.router, prefix="/v1")
+    app.include_router(notifications.watches, prefix="/v1")
     app.include_router(system.router)
     app.mount("/assets", system.assets)
     if app.state.settings.http.docs:

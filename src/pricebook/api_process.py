@@ -3,11 +3,15 @@
 import gc
 import socket
 import sys
+from typing import Any, cast
 
 import uvicorn
+from fastapi import FastAPI
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from pricebook.core.logging import configure_logging
 from pricebook.core.settings import Settings, load_settings
+from pricebook.core.streaming import ABORT
 from pricebook.main import create_app
 
 # Longer than the idle time of the usual proxies (60 s), so that they close a connection first and
@@ -19,13 +23,18 @@ _GC_THRESHOLDS = (50_000, 20, 20)
 
 def run(settings: Settings, listening: socket.socket) -> None:
     """Serve requests from the socket until SIGTERM or SIGINT."""
-    app = create_app(settings)
+    server = make_server(create_app(settings), settings)
     _spare_the_collector()
+    server.run(sockets=[listening])
+
+
+def make_server(app: FastAPI, settings: Settings) -> uvicorn.Server:
+    """Make the server of `app`."""
     proxies = [str(network) for network in settings.http.trusted_proxies]
     config = uvicorn.Config(
         app,
         loop="uvloop",
-        http="httptools",
+        http=_Protocol,
         ws="none",
         lifespan="on",
         proxy_headers=bool(proxies),
@@ -36,7 +45,27 @@ def run(settings: Settings, listening: socket.socket) -> None:
         timeout_keep_alive=_KEEP_ALIVE_SECONDS,
         timeout_graceful_shutdown=int(settings.stop_seconds),
     )
-    uvicorn.Server(config).run(sockets=[listening])
+    return _Server(config, app)
+
+
+class _Protocol(HttpToolsProtocol):
+    """Lets the application cut a connection, which ASGI has no word for."""
+
+    def on_message_begin(self) -> None:
+        super().on_message_begin()
+        cast("dict[str, Any]", self.scope)[ABORT] = self.transport.abort
+
+
+class _Server(uvicorn.Server):
+    """Ends the streams when it is to stop, and does not wait for them as for other answers."""
+
+    def __init__(self, config: uvicorn.Config, app: FastAPI) -> None:
+        super().__init__(config)
+        self._app = app
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        self._app.state.streams.end_all()
+        await super().shutdown(sockets)
 
 
 def _spare_the_collector() -> None:

@@ -20,6 +20,9 @@ from pricebook.auth.one_time import issue_token
 from pricebook.auth.service import open_session
 from pricebook.core.clock import now
 from pricebook.core.settings import Settings
+from pricebook.notifications.kinds import Kind
+from pricebook.notifications.models import Notification
+from pricebook.notifications.unsubscribing import Unsubscriber
 from pricebook.serving import listen, url_of
 from pricebook.users.models import User
 from pricebook.webhooks.models import (
@@ -33,7 +36,9 @@ MakeThings = Callable[[User], Awaitable[Things]]
 
 
 @pytest.fixture
-def make_things(session: AsyncSession, make_item, make_key, make_user) -> MakeThings:
+def make_things(
+    session: AsyncSession, settings: Settings, make_item, make_key, make_user
+) -> MakeThings:
     """Make an item, a webhook that was told of it, and a second session and an API key of a user.
 
     And tokens of mails to another.
@@ -48,6 +53,12 @@ def make_things(session: AsyncSession, make_item, make_key, make_user) -> MakeTh
         await make_key(owner, "items:read")
         await open_session(session, owner, address="127.0.0.1", user_agent="tests")
         webhook_id, delivery_id = await a_delivery(session, owner)
+        notification = Notification(
+            user_id=owner.id, kind="security", event_id=uuid4(), data={}, is_in_inbox=True
+        )
+        session.add(notification)
+        link = Unsubscriber(settings).url(forgetful.id, Kind.PRICE_CHANGED) or ""
+        unsubscribe_token = link.partition("?token=")[2]
         await session.commit()
         newest_key = select(ApiKey.id).where(ApiKey.user_id == owner.id).order_by(ApiKey.id.desc())
         newest = select(Session.id).where(Session.user_id == owner.id).order_by(Session.id.desc())
@@ -62,6 +73,9 @@ def make_things(session: AsyncSession, make_item, make_key, make_user) -> MakeTh
             proof_token=proof_token.get_secret_value(),
             webhook_id=webhook_id,
             delivery_id=delivery_id,
+            notification_id=notification.id,
+            tag="hand tools",
+            unsubscribe_token=unsubscribe_token,
         )
 
     return make
@@ -109,6 +123,7 @@ def environment(settings: Settings, **more: str) -> dict[str, str]:
         "PRICEBOOK_REDIS_URL": settings.redis_url.get_secret_value(),
         "PRICEBOOK_SECRET_KEY": settings.secret_key.get_secret_value(),
         "PRICEBOOK_LOG__FORMAT": "json",
+        "PRICEBOOK_STREAM__MAX_AGE_SECONDS": "0.05",
         **more,
     }
 

@@ -62,6 +62,20 @@ replay_webhook        401       403    403    202   403      202    202  403    
 list_webhook_deliveries 401     403    403    200   403      200    200  200      403       401
 read_webhook_delivery 401       403    403    200   403      200    200  200      403       401
 redeliver_webhook_delivery 401  403    403    202   403      202    202  403      403       401
+list_events           401       200    200    200   200      200    200  200      403       401
+stream_events         401       200    200    200   200      200    200  200      403       401
+read_inbox            401       200    200    200   200      200    403  403      403       401
+mark_notification     401       200    200    200   404      404    403  403      403       401
+mark_all_notifications_read 401 204    204    204   204      204    403  403      403       401
+read_preferences      401       200    200    200   200      200    403  403      403       401
+update_preferences    401       200    200    200   200      200    403  403      403       401
+ask_to_unsubscribe    200       200    200    200   200      200    200  200      200       200
+unsubscribe           200       200    200    200   200      200    200  200      200       200
+list_watches          401       200    200    200   200      200    403  403      403       401
+watch_item            401       204    204    204   204      204    403  403      403       401
+unwatch_item          401       204    204    204   204      204    403  403      403       401
+watch_tag             401       204    204    204   204      204    403  403      403       401
+unwatch_tag           401       204    204    204   204      204    403  403      403       401
 ping                  200       200    200    200   200      200    200  200      200       200
 read_liveness         200       200    200    200   200      200    200  200      200       200
 read_readiness        200       200    200    200   200      200    200  200      200       200
@@ -86,7 +100,8 @@ def caller(api, make_user, make_key):
 
     async def with_key(operation, kind):
         holder = await make_user("admin")
-        others = USER_SCOPES if operation.path.startswith("/v1/items") else ITEM_SCOPES
+        is_of_items = operation.path.startswith(("/v1/items", "/v1/events"))
+        others = USER_SCOPES if is_of_items else ITEM_SCOPES
         scopes = {"key:read": READING_SCOPES, "key:other": others}.get(kind, tuple(Scope))
         client = api.with_token(await make_key(holder, *scopes))
         if kind == "revoked":

@@ -2,6 +2,7 @@
 
 import asyncio
 import time
+from collections.abc import Collection, Mapping
 from uuid import UUID
 
 import structlog
@@ -23,6 +24,10 @@ _KINDS: dict[str, tuple[queries.Credential, Compiled]] = {
     SESSION_PREFIX: (Session, Compiled(queries.caller_by_session())),
     API_KEY_PREFIX: (ApiKey, Compiled(queries.caller_by_api_key())),
 }
+_ALL_KINDS: tuple[Compiled, ...] = (
+    Compiled(queries.callers_by_session()),
+    Compiled(queries.callers_by_api_key()),
+)
 
 log = structlog.get_logger(__name__)
 
@@ -52,6 +57,15 @@ class Authenticator:
         else:
             self._remember(digest, principal, now)
         return principal
+
+    async def recheck(self, tokens: Collection[str]) -> Mapping[str, Principal]:
+        """Ask anew about many tokens at once; those that stand for nobody any more are left out."""
+        digests = {token_digest(token): token for token in tokens}
+        found = {}
+        for statement in _ALL_KINDS:
+            for caller in await self._database.reads.rows(statement, digests=list(digests)):
+                found[digests[caller["token_digest"]]] = _principal(caller)
+        return found
 
     def forget_after(self, session: AsyncSession) -> None:
         """Believe nothing any more once `session` has committed.

@@ -6,10 +6,13 @@ from typing import Any
 from uuid import UUID
 
 from sqlalchemy import (
+    ARRAY,
     ColumnElement,
     Delete,
+    LargeBinary,
     Select,
     Update,
+    any_,
     bindparam,
     delete,
     func,
@@ -43,8 +46,10 @@ def _has_time_left(credential: Credential) -> ColumnElement[bool]:
     return or_(credential.expires_at.is_(None), credential.expires_at > func.now())
 
 
-def _caller_by(credential: Credential) -> Select[*tuple[Any, ...]]:
-    """Select who calls with the credential of `:digest`, and whether its use is to be stamped."""
+def _caller_by(
+    credential: Credential, is_asked_for: ColumnElement[bool]
+) -> Select[*tuple[Any, ...]]:
+    """Select who calls with a credential, and whether its use is to be stamped."""
     stamped_since = func.now() - _USE_IS_STAMPED_EVERY
     return (
         select(
@@ -55,7 +60,7 @@ def _caller_by(credential: Credential) -> Select[*tuple[Any, ...]]:
         )
         .join(User, User.id == credential.user_id)
         .where(
-            credential.token_digest == bindparam("digest"),
+            is_asked_for,
             _has_time_left(credential),
             User.disabled_at.is_(None),
         )
@@ -64,12 +69,30 @@ def _caller_by(credential: Credential) -> Select[*tuple[Any, ...]]:
 
 def caller_by_session() -> Select[*tuple[Any, ...]]:
     """Select who calls with the session of `:digest`."""
-    return _caller_by(Session).where(_is_of_present_epoch())
+    is_asked_for = Session.token_digest == bindparam("digest")
+    return _caller_by(Session, is_asked_for).where(_is_of_present_epoch())
 
 
 def caller_by_api_key() -> Select[*tuple[Any, ...]]:
     """Select who calls with the API key of `:digest`, and its scopes."""
-    return _caller_by(ApiKey).add_columns(ApiKey.scopes)
+    is_asked_for = ApiKey.token_digest == bindparam("digest")
+    return _caller_by(ApiKey, is_asked_for).add_columns(ApiKey.scopes)
+
+
+def callers_by_session() -> Select[*tuple[Any, ...]]:
+    """Select who calls with the sessions of `:digests`."""
+    callers = _caller_by(Session, _is_among_digests(Session)).where(_is_of_present_epoch())
+    return callers.add_columns(Session.token_digest)
+
+
+def callers_by_api_key() -> Select[*tuple[Any, ...]]:
+    """Select who calls with the API keys of `:digests`, and their scopes."""
+    callers = _caller_by(ApiKey, _is_among_digests(ApiKey))
+    return callers.add_columns(ApiKey.scopes, ApiKey.token_digest)
+
+
+def _is_among_digests(credential: Credential) -> ColumnElement[bool]:
+    return credential.token_digest == any_(bindparam("digests", type_=ARRAY(LargeBinary)))
 
 
 def account() -> Select[*tuple[Any, ...]]:

@@ -5,7 +5,7 @@ Pure ASGI and one layer, since each request pays for it.
 
 import re
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from secrets import token_hex
 from typing import Final
 
@@ -61,16 +61,19 @@ class RequestMiddleware:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        exchange = _Exchange(scope, receive, send, self._settings.max_body_bytes)
+        exchange = _Exchange(scope, receive, send, self._settings.max_body_bytes, self._step_out)
         enter_context(exchange.context)
         self._under_way += 1
         try:
             inner = exchange.scope_of(scope, self._settings.root_path)
             await self._serve(inner, exchange.receive, exchange.send)
         finally:
-            self._under_way -= 1
+            exchange.step_aside()
             if self._access_log:
                 exchange.log()
+
+    def _step_out(self) -> None:
+        self._under_way -= 1
 
     async def _catch(self, scope: Scope, receive: Receive, send: Send) -> None:
         exchange: _Exchange = scope["pricebook.exchange"]
@@ -120,17 +123,26 @@ class _Exchange:
     __slots__ = (
         "_began",
         "_body_bytes_left",
+        "_is_counted",
         "_is_https",
         "_method",
         "_receive",
         "_send",
+        "_step_out",
         "context",
         "headers",
         "path",
         "status",
     )
 
-    def __init__(self, scope: Scope, receive: Receive, send: Send, max_body_bytes: int) -> None:
+    def __init__(
+        self,
+        scope: Scope,
+        receive: Receive,
+        send: Send,
+        max_body_bytes: int,
+        step_out: Callable[[], None],
+    ) -> None:
         self._began = time.perf_counter()
         self.path: str = scope["path"]
         self._method: str = scope["method"]
@@ -140,6 +152,8 @@ class _Exchange:
         self._receive = receive
         self._send = send
         self._body_bytes_left = max_body_bytes
+        self._step_out = step_out
+        self._is_counted = True
         self.context = RequestContext(_request_id(self.headers))
 
     def scope_of(self, scope: Scope, root_path: str) -> Scope:
@@ -184,6 +198,12 @@ class _Exchange:
             yield from SECURITY_HEADERS
         else:
             yield from (header for header in SECURITY_HEADERS if header[0] not in names)
+
+    def step_aside(self) -> None:
+        """Count among the requests under way no longer: it has ended, or streams from now on."""
+        if self._is_counted:
+            self._is_counted = False
+            self._step_out()
 
     def log(self) -> None:
         """Write the request's line; queries stay out of it, since people put secrets there."""

@@ -45,13 +45,17 @@ def columns_of(
     return [getattr(table, name) for name in (model.model_fields if only is None else only)]
 
 
-def as_json(columns: Sequence[InstrumentedAttribute[Any]]) -> ColumnElement[str]:
+def as_json(
+    columns: Sequence[InstrumentedAttribute[Any]], renamed: Mapping[str, str] | None = None
+) -> ColumnElement[str]:
     """Have PostgreSQL write these columns of a row as one JSON object, as `response_model` would.
 
-    To read every value into Python, check it and write it there costs several times as much.
+    A column that is `renamed` has another name there. To read every value into Python, check it
+    and write it there costs several times as much.
     """
-    shown = select(*(_written(column).label(column.key) for column in columns))
-    return func.row_to_json(shown.correlate(columns[0].class_).lateral("shown").table_valued())
+    names = renamed or {}
+    shown = select(*(_written(one).label(names.get(one.key, one.key)) for one in columns))
+    return func.row_to_json(shown.correlate(columns[0].class_).lateral().table_valued())
 
 
 def _written(column: InstrumentedAttribute[Any]) -> ColumnElement[Any]:

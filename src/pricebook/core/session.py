@@ -17,12 +17,14 @@ async def request_session(
 ) -> AsyncIterator[AsyncSession]:
     """Yield the request's one session; commit it, or roll it back on any error.
 
-    Once committed events are there, a hint goes to the workers after the response.
+    Once committed events are there, this process's streams tell them at once, and a hint goes to
+    the workers after the response.
     """
     database: Database = request.app.state.database
     async with database.sessions.begin() as session:
         yield session
     if has_events(session):
+        request.app.state.follower.wake()
         hints: Hints = request.app.state.hints
         afterwards.add_task(hints.give)
 
