@@ -5,6 +5,7 @@ from pathlib import Path
 from string import Template
 from typing import Final
 
+from pricebook.core.security import MAX_PASSWORD_LENGTH, MIN_PASSWORD_LENGTH
 from pricebook.system.schemas import Health
 
 STATIC: Final = Path(__file__).parent / "static"
@@ -35,6 +36,17 @@ def health_page(health: Health) -> str:
 def docs_page() -> str:
     """Return the page that shows the API document."""
     return (STATIC / "docs.html").read_text(encoding="utf-8")
+
+
+def password_reset_page() -> str:
+    """Return the page that the link of a mail leads to, for a new password."""
+    page = Template((STATIC / "reset-password.html").read_text(encoding="utf-8"))
+    return page.substitute(min_length=MIN_PASSWORD_LENGTH, max_length=MAX_PASSWORD_LENGTH)
+
+
+def email_verification_page() -> str:
+    """Return the page that the link of a mail leads to, to prove the address."""
+    return (STATIC / "verify-email.html").read_text(encoding="utf-8")
 
 
 def prefers_html(accept: str) -> bool:

@@ -96,6 +96,21 @@ def _status_of(health: Health) -> int:
     return status.HTTP_503_SERVICE_UNAVAILABLE
 
 
+@router.get("/reset-password", include_in_schema=False)
+async def show_password_reset() -> HTMLResponse:
+    """Show where to set a new password; the token stays with the browser until it is sent."""
+    return HTMLResponse(pages.password_reset_page(), headers=_PAGE_HEADERS)
+
+
+@router.get("/verify-email", include_in_schema=False)
+async def show_email_verification() -> HTMLResponse:
+    """Show where to prove an e-mail address.
+
+    It takes a click: some mail servers open every link that they pass on, and prove nothing by it.
+    """
+    return HTMLResponse(pages.email_verification_page(), headers=_PAGE_HEADERS)
+
+
 @docs.get("/docs")
 async def show_docs() -> HTMLResponse:
     """Show the API document as a page to read and try."""
