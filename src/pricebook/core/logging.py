@@ -12,8 +12,9 @@ from structlog.typing import EventDict, Processor, WrappedLogger
 from pricebook.core.context import current_context
 from pricebook.core.settings import LogSettings
 
-# Alembic announces each plugin as loudly as a migration, SQLAlchemy each pool that it closes.
-_CHATTY = ("alembic.runtime.plugins", "sqlalchemy.pool")
+# Alembic announces each plugin as loudly as a migration, SQLAlchemy each pool that it closes, arq
+# each beat of a second.
+_CHATTY = ("alembic.runtime.plugins", "arq.worker", "sqlalchemy.pool")
 
 
 def configure_logging(settings: LogSettings) -> None:
