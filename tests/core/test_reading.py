@@ -7,9 +7,11 @@ import pytest
 from sqlalchemy import bindparam, func, literal, select
 
 from pricebook.core.database import Base
+from pricebook.core.outbox import EventRecord, record
 from pricebook.core.reading import Compiled, columns_of
 from pricebook.core.schemas import Output
 from pricebook.items.models import Item
+from pricebook.users.events import UserUpdated
 from pricebook.users.models import User
 
 
@@ -61,3 +63,10 @@ async def test_a_cancelled_read_leaves_its_connection_usable(database):
 async def test_every_table_can_be_read(table, database):
     count = Compiled(select(func.count()).select_from(Base.metadata.tables[table]))
     assert await database.reads.value(count) >= 0
+
+
+async def test_json_comes_as_what_it_says(database, session, viewer):
+    record(session, UserUpdated(user_id=viewer.id, changed=["name"]))
+    await session.commit()
+    payload = await database.reads.value(Compiled(select(EventRecord.payload)))
+    assert payload == {"user_id": str(viewer.id), "changed": ["name"]}

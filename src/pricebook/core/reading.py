@@ -13,6 +13,7 @@ from typing import Any, ParamSpec, TypeAlias, cast
 from weakref import WeakSet
 
 import asyncpg
+import orjson
 from pydantic import BaseModel
 from sqlalchemy import (
     ColumnElement,
@@ -67,6 +68,10 @@ def _written(column: InstrumentedAttribute[Any]) -> ColumnElement[Any]:
         moment = func.to_char(column, literal_column("""'YYYY-MM-DD"T"HH24:MI:SS.US"Z"'"""))
         return func.replace(moment, literal_column("'.000000'"), literal_column("''"))
     return column.expression
+
+
+def _written_json(value: object) -> str:
+    return orjson.dumps(value).decode()
 
 
 # The connection is of no more use. InternalClientError: the server's last word came unasked, as it
@@ -202,6 +207,9 @@ class ReadPool:
 
     async def _connect(self) -> Connection:
         connection = await asyncpg.connect(**self._options)
+        await connection.set_type_codec(
+            "jsonb", schema="pg_catalog", encoder=_written_json, decoder=orjson.loads
+        )
         self._opened.add(connection)
         return connection
 
