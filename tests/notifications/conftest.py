@@ -1,17 +1,13 @@
-"""A mail server that keeps what it is sent, a worker's dispatcher, and makers of changes."""
+"""A worker's dispatcher that sends mail to a sink, and makers of changes."""
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
-from email import message_from_bytes, policy
-from email.message import EmailMessage
 from typing import Any
 
 import pytest
-from aiosmtpd.smtp import SMTP
 from pydantic import SecretStr
 from sqlalchemy import select
+from tests.sink import Sink, serving
 
 from pricebook.core.dispatch import Dispatcher
 from pricebook.core.expansion import Expander
@@ -19,48 +15,6 @@ from pricebook.core.settings import Settings
 from pricebook.notifications.lane import MailLane
 from pricebook.notifications.models import Mail, Notification
 from pricebook.subscriptions import SUBSCRIPTIONS
-
-SECRET = "a secret key of the tests, long enough"
-
-
-@dataclass
-class Sink:
-    """Takes mail, or answers DATA with what `replies` say first."""
-
-    replies: list[str | float] = field(default_factory=list)
-    attempts: list[EmailMessage] = field(default_factory=list)
-    accepted: list[EmailMessage] = field(default_factory=list)
-    envelopes: list[Any] = field(default_factory=list)
-    url: str = ""
-
-    async def handle_DATA(self, _server: Any, _session: Any, envelope: Any) -> str:  # noqa: N802 -- aiosmtpd's name
-        message = message_from_bytes(envelope.content, policy=policy.default)
-        assert isinstance(message, EmailMessage)
-        self.attempts.append(message)
-        reply = self.replies.pop(0) if self.replies else "250 taken"
-        if not isinstance(reply, str):
-            await asyncio.sleep(reply)
-            return "451 too late"
-        if reply.startswith("2"):
-            self.accepted.append(message)
-            self.envelopes.append(envelope)
-        return reply
-
-
-@asynccontextmanager
-async def serving(sink: Sink, scheme: str = "smtp", **options: Any) -> AsyncIterator[Sink]:
-    """Serve SMTP until the end."""
-    context = options.pop("ssl", None)
-    loop = asyncio.get_running_loop()
-    server = await loop.create_server(
-        lambda: SMTP(sink, hostname="localhost", loop=loop, **options),
-        "127.0.0.1",
-        0,
-        ssl=context,
-    )
-    sink.url = f"{scheme}://localhost:{server.sockets[0].getsockname()[1]}"
-    async with server:
-        yield sink
 
 
 @pytest.fixture
@@ -79,7 +33,7 @@ def mail_settings(settings: Settings, sink: Sink) -> Settings:
             "retry_delays_seconds": (0.1, 0.1),
         }
     )
-    return settings.model_copy(update={"mail": mail, "secret_key": SecretStr(SECRET)})
+    return settings.model_copy(update={"mail": mail})
 
 
 Expand = Callable[[], Awaitable[None]]

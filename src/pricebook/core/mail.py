@@ -81,7 +81,7 @@ class Mailer:
 
         """
         self._settings = settings
-        self._sender = _address_of(settings.sender)
+        self._sender = _address_of(*parseaddr(on_one_line(settings.sender)))
         self._url = urlsplit(settings.url.get_secret_value()) if settings.url else None
         self._own_name: str | None = None
 
@@ -156,7 +156,7 @@ def compose(letter: Letter, sender: Address) -> EmailMessage:
     message = EmailMessage(policy=_POLICY)
     message["From"] = sender
     # Without the name, which is whatever somebody typed in.
-    message["To"] = _address_of(letter.recipient)
+    message["To"] = _address_of("", letter.recipient)
     message["Subject"] = on_one_line(letter.subject)
     message["Date"] = format_datetime(now())
     message["Message-ID"] = f"<{letter.id}@{sender.domain}>"
@@ -175,17 +175,16 @@ def on_one_line(text: str) -> str:
     return _BREAKS.sub(" ", text).strip()
 
 
-def _address_of(written: str) -> Address:
-    """Read `Name <user@host>` or `user@host`; a host in other letters is written in ASCII.
+def _address_of(name: str, address: str) -> Address:
+    """Return an address for a header and the envelope; its host in ASCII, however it is written.
 
     Raises:
         ValueError: It is no address.
 
     """
-    name, address = parseaddr(on_one_line(written))
     user, _, host = address.rpartition("@")
-    if not user or not host or on_one_line(address) != address or " " in address:
-        message = f"{written!r} is no e-mail address"
+    if not user or not host or _BREAKS.search(address):
+        message = f"{address!r} is no e-mail address"
         raise ValueError(message)
     if not host.isascii():
         with suppress(EmailNotValidError):
@@ -214,7 +213,8 @@ def _is_final(error: Exception) -> bool:
     """
     if isinstance(error, SMTPConnectResponseError | SMTPHeloError | SMTPAuthenticationError):
         return False
-    if isinstance(error, SMTPNotSupported | ValueError):
+    # A certificate that is not believed is an OSError and a ValueError at once.
+    if isinstance(error, SMTPNotSupported) or not isinstance(error, SMTPException | OSError):
         return True
     codes = [reply.code for reply in _replies(error)]
     return bool(codes) and all(code >= _PERMANENT and code not in _SESSION_CODES for code in codes)
