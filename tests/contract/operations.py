@@ -47,6 +47,9 @@ class Things:
     proof_token: str
     webhook_id: UUID
     delivery_id: UUID
+    notification_id: UUID
+    tag: str
+    unsubscribe_token: str
 
     @property
     def path_values(self) -> dict[str, str]:
@@ -136,21 +139,36 @@ BODIES: dict[str, Body] = {
     "create_webhook": whole_webhook,
     "update_webhook": lambda things: {**whole_webhook(things), "paused": True},
     "replay_webhook": lambda _: {"since": "2020-01-31T09:00:00Z", "only_undelivered": True},
+    "mark_notification": lambda _: {"read": True},
+    "update_preferences": lambda _: {
+        "digest": "daily",
+        "kinds": {
+            "price_changed": {"inbox": True, "email": False},
+            "webhook_trouble": {"inbox": False, "email": True},
+            "security": {"inbox": True, "email": True},
+        },
+    },
 }
 
 FORMS: dict[str, Body] = {
     "log_in": lambda things: {"username": things.email, "password": PASSWORD},
 }
 
-QUERIES: dict[str, dict[str, str]] = {"suggest_items": {"q": "ham"}}
+QUERIES: dict[str, dict[str, str]] = {
+    "suggest_items": {"q": "ham"},
+    "ask_to_unsubscribe": {"token": "{unsubscribe_token}"},
+    "unsubscribe": {"token": "{unsubscribe_token}"},
+}
 
 
 def valid_request(operation: Operation, things: Things) -> dict[str, Any]:
     """Return the arguments of `Api.request` that this operation answers with a 2xx."""
+    values = things.path_values
+    query = QUERIES.get(operation.id, {})
     request: dict[str, Any] = {
         "method": operation.method,
-        "url": operation.path.format_map(things.path_values),
-        "params": QUERIES.get(operation.id, {}),
+        "url": operation.path.format_map(values),
+        "params": {name: value.format_map(values) for name, value in query.items()},
     }
     if body := BODIES.get(operation.id):
         request["json"] = body(things)
