@@ -9,12 +9,13 @@ from uuid import UUID, uuid4
 import pytest
 from sqlalchemy import func, insert, select, text, update
 
+from pricebook.core.database import open_database
 from pricebook.core.deliveries import Claim, Outcome, Status, is_due, judge, leased
 from pricebook.core.dispatch import Dispatcher
 from pricebook.core.expansion import Expander
 from pricebook.core.lanes import Lane
 from pricebook.core.outbox import EventRecord, record
-from pricebook.core.settings import DeliverySettings
+from pricebook.core.settings import DatabaseSettings, DeliverySettings
 from pricebook.notifications.models import Mail
 from pricebook.users.events import UserDisabled
 
@@ -315,3 +316,46 @@ async def test_an_event_that_cannot_be_expanded_holds_up_no_other(
     expanded = [event.subject_id for event in await recorded() if event.expanded_at]
     assert expanded == [good, good]
     assert len(await mails(database)) == 2
+
+
+async def test_events_too_many_for_one_statement_are_expanded_in_smaller_steps(
+    settings, session, viewer, recorded
+):
+    async def react_slowly(session, event_ids):
+        await session.execute(select(func.pg_sleep(0.04 * len(event_ids))))
+
+    for _ in range(20):
+        record(session, UserDisabled(user_id=viewer.id))
+    await session.commit()
+    hurried = settings.model_copy(
+        update={"database": DatabaseSettings(statement_timeout_seconds=0.5)}
+    )
+    async with open_database(hurried, "tests") as database:
+        at_once = DeliverySettings(expansion_batch=20)
+        dispatcher = Dispatcher(database, {UserDisabled: [react_slowly]}, [], at_once)
+        task = asyncio.create_task(dispatcher.run(0))
+
+        async def are_expanded():
+            return all(event.expanded_at for event in await recorded())
+
+        await until(are_expanded)
+        dispatcher.stop()
+        await task
+
+
+async def test_what_is_due_is_delivered_while_nothing_can_be_expanded(
+    database, session, viewer, make_mail, running
+):
+    async def fail(session, event_ids):
+        raise ConnectionResetError
+
+    record(session, UserDisabled(user_id=viewer.id))
+    await session.commit()
+    lane = TestLane(DELIVERED)
+    running(lane, {UserDisabled: [fail]})
+    mail_id = await make_mail()
+
+    async def is_delivered():
+        return (await state_of(database, mail_id)).status == Status.DELIVERED
+
+    await until(is_delivered)

@@ -4,7 +4,7 @@ One runs in each worker process. Whoever wakes it saves it the rest of its beat;
 """
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from typing import Any
 
@@ -29,18 +29,20 @@ class Dispatcher:
     ) -> None:
         """Deliver over `lanes` what `subscriptions` make of events."""
         self._expander = Expander(database, subscriptions, settings.expansion_batch)
-        self._woken = asyncio.Event()
-        self._stopping = False
-        self._runners = [Runner(lane, database, self.wake) for lane in lanes]
+        self._expanding = _Lookout("expansion", self._expand)
+        self._runners = [Runner(lane, database) for lane in lanes]
+        self._filling = [_Lookout(runner.lane.name, runner.fill) for runner in self._runners]
+        for runner, lookout in zip(self._runners, self._filling, strict=True):
+            runner.on_room = lookout.wake
 
     def wake(self) -> None:
         """Look for work now, and not only at the next beat."""
-        self._woken.set()
+        self._expanding.wake()
 
     def stop(self) -> None:
         """Claim nothing more."""
-        self._stopping = True
-        self.wake()
+        for lookout in (self._expanding, *self._filling):
+            lookout.stop()
 
     async def run(self, finish_seconds: float) -> None:
         """Work until stopped, then finish what is under way within about `finish_seconds`."""
@@ -50,27 +52,49 @@ class Dispatcher:
             for work in (runner.record, runner.renew)
         ]
         try:
-            while not self._stopping:
-                await self._work_once()
+            await asyncio.gather(*(one.keep() for one in (self._expanding, *self._filling)))
             await asyncio.gather(*(runner.finish(finish_seconds) for runner in self._runners))
         finally:
             for task in aside:
                 task.cancel()
             await asyncio.gather(*aside, return_exceptions=True)
-            for runner in self._runners:
-                await runner.hand_back()
+            await asyncio.gather(*(runner.hand_back() for runner in self._runners))
 
-    async def _work_once(self) -> None:
-        self._woken.clear()
-        try:
-            has_more = await self._expander.expand()
-            for runner in self._runners:
-                has_more |= await runner.fill()
-        except Exception as error:  # noqa: BLE001 -- told, and tried again: a worker that ends helps nobody
-            tell("could not look for work", error, "all")
-            await asyncio.sleep(OUTAGE_PAUSE_SECONDS)
-            return
-        if not has_more:
-            with suppress(TimeoutError):
-                async with asyncio.timeout(BEAT_SECONDS):
-                    await self._woken.wait()
+    async def _expand(self) -> bool:
+        has_more = await self._expander.expand()
+        for lookout in self._filling:
+            lookout.wake()
+        return has_more
+
+
+class _Lookout:
+    """Looks for one kind of work, whatever becomes of the others."""
+
+    def __init__(self, name: str, look: Callable[[], Awaitable[bool]]) -> None:
+        """Do what `look` finds; it tells whether there may be more."""
+        self._name = name
+        self._look = look
+        self._woken = asyncio.Event()
+        self._is_stopping = False
+
+    def wake(self) -> None:
+        self._woken.set()
+
+    def stop(self) -> None:
+        self._is_stopping = True
+        self.wake()
+
+    async def keep(self) -> None:
+        """Look when woken, at each beat, and for as long as there is more; until stopped."""
+        while not self._is_stopping:
+            self._woken.clear()
+            try:
+                has_more = await self._look()
+            except Exception as error:  # noqa: BLE001 -- told, and tried again: a worker that ends helps nobody
+                tell("could not look for work", error, self._name)
+                await asyncio.sleep(OUTAGE_PAUSE_SECONDS)
+                continue
+            if not has_more:
+                with suppress(TimeoutError):
+                    async with asyncio.timeout(BEAT_SECONDS):
+                        await self._woken.wait()

@@ -29,19 +29,24 @@ class Expander:
         """Expand up to `batch` events in one transaction."""
         self._sessions = database.sessions
         self._reactions = {event.type: found for event, found in subscriptions.items()}
-        self._batch = batch
+        self._batch = self._most = batch
         # Events that no transaction could expand, and when to try again.
         self._poisonous: dict[UUID, float] = {}
 
     async def expand(self) -> bool:
         """Expand one batch of what is new; return whether there may be more."""
+        batch = self._batch
         try:
-            return await self._expand(self._batch) == self._batch
+            count = await self._expand(batch)
         except Exception as error:
+            # It may be that so many deliveries take longer than a statement may.
+            self._batch = max(1, batch // 2)
             if is_outage(error):
                 raise
             log.exception("a batch of events could not be expanded; one by one now")
-        return await self._expand_one_by_one()
+            return await self._expand_one_by_one()
+        self._batch = min(self._most, batch * 2)
+        return count == batch
 
     async def _expand(self, limit: int) -> int:
         async with self._sessions.begin() as session:

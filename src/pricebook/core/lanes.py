@@ -60,11 +60,11 @@ class Lane(ABC, Generic[C, R]):
 class Runner(Generic[C, R]):
     """Keeps one lane full, renews what it holds, and records how each attempt went."""
 
-    def __init__(self, lane: Lane[C, R], database: Database, wake: Callable[[], None]) -> None:
-        """Work for `lane`; `wake` is called when there is room again."""
+    def __init__(self, lane: Lane[C, R], database: Database) -> None:
+        """Work for `lane`."""
         self.lane = lane
+        self.on_room: Callable[[], None] = _nothing
         self._sessions = database.sessions
-        self._wake = wake
         self._sending: dict[UUID, asyncio.Task[None]] = {}
         self._claims: dict[UUID, C] = {}
         self._results: list[tuple[C, R]] = []
@@ -111,8 +111,8 @@ class Runner(Generic[C, R]):
             del self._results[: len(results)]
             for claim, _outcome in results:
                 self._claims.pop(claim.id, None)
+            self.on_room()
         self._has_results.clear()
-        self._wake()
 
     async def _settle_whatever_comes(self, results: Sequence[tuple[C, R]]) -> None:
         """Record outcomes; one that the lane cannot write down holds up no other."""
@@ -189,6 +189,10 @@ class Runner(Generic[C, R]):
                     async with self._sessions.begin() as session:
                         await session.execute(deliveries.released(self.lane.table, unfinished))
         await self.lane.close()
+
+
+def _nothing() -> None:
+    """Wake nobody."""
 
 
 def tell(what: str, error: Exception, lane: str) -> None:
