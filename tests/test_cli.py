@@ -2,18 +2,24 @@
 
 import asyncio
 import json
+import socket
 import sys
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
 import asyncpg
 import httpx2
 import pytest
+from aiosmtpd.controller import Controller
+from aiosmtpd.handlers import Sink
+from pydantic import SecretStr
+from redis.asyncio import Redis
 
 from pricebook import cli, doctor
 from pricebook.core.schema_head import needed_head
-from pricebook.core.settings import load_settings
+from pricebook.core.sealing import Sealer
+from pricebook.core.settings import Settings, load_settings
 
 NOWHERE = "postgresql://nobody@127.0.0.1:1/nothing"
 
@@ -127,7 +133,8 @@ async def test_the_servers_of_a_running_up_are_found(
     run: Run, scratch: str, urls: dict[str, str], tmp_path: Path
 ) -> None:
     (tmp_path / "data").mkdir()
-    running = {"database_url": scratch, "redis_url": urls["redis"]}
+    api = {"url": "http://127.0.0.1:8000", "pids": []}
+    running = {"api": api, "database_url": scratch, "redis_url": urls["redis"]}
     (tmp_path / "data" / "run.json").write_text(json.dumps(running))
     code, _ = await run("migrate", database_url="", redis_url="")
     assert code == 0
@@ -140,6 +147,8 @@ async def test_create_admin_makes_one_who_can_log_in(run: Run, scratch: str) -> 
     assert await run(*given) == (1, "There is an account for boss@example.com already.\n")
     async with connected(scratch) as connection:
         assert await connection.fetchval("SELECT role FROM users") == "admin"
+        # Whoever runs the service vouches for the address.
+        assert await connection.fetchval("SELECT email_verified_at FROM users") is not None
 
 
 async def test_create_admin_refuses_a_weak_password(run: Run) -> None:
@@ -155,12 +164,138 @@ async def test_openapi_prints_the_document(run: Run) -> None:
     assert "/v1/items" in json.loads(said)["paths"]
 
 
-async def test_doctor_finds_everything_fine(run: Run) -> None:
+@pytest.fixture
+async def worker_alive(urls: dict[str, str]) -> AsyncIterator[None]:
+    """The sign of life that arq's worker gives; test_worker.py has a real one."""
+    async with Redis.from_url(urls["redis"]) as valkey:
+        await valkey.set("arq:queue:health-check", "works", px=60_000)
+        yield
+        await valkey.delete("arq:queue:health-check")
+
+
+@pytest.fixture
+def finding(run: Run, worker_alive: None, tmp_path: Path) -> Callable[..., Awaitable[str]]:
+    """Run the doctor where all is well but for what is given, and return its line on a subject."""
+
+    async def find(subject: str, **settings: str) -> str:
+        given = {"secret_key": "k" * 32, "mail__url": (tmp_path / "mail").as_uri(), **settings}
+        _, said = await run("doctor", **given)
+        (line,) = [line for line in said.splitlines() if line[7:].startswith(subject)]
+        return line
+
+    return find
+
+
+async def test_doctor_finds_everything_fine(run: Run, worker_alive: None, smtp: Controller) -> None:
     await run("migrate")
-    code, said = await run("doctor")
+    mail_url = f"smtp://{smtp.hostname}:{smtp.port}"
+    code, said = await run("doctor", secret_key="k" * 32, mail__url=mail_url)
     assert code == 0, said
-    subjects = [line.split()[1] for line in said.splitlines()]
-    assert subjects == ["settings", "database", "schema", "valkey", "disk"]
+    subjects = [line[7:18].strip() for line in said.splitlines()]
+    assert subjects == [
+        "settings",
+        "database",
+        "schema",
+        "valkey",
+        "worker",
+        "deliveries",
+        "mail",
+        "secret key",
+        "disk",
+    ]
+
+
+@pytest.fixture
+def smtp() -> Iterator[Controller]:
+    """A mail server that takes whatever comes."""
+    with socket.create_server(("127.0.0.1", 0)) as probe:
+        port = probe.getsockname()[1]
+    server = Controller(Sink(), hostname="127.0.0.1", port=port)
+    server.start()
+    yield server
+    server.stop()
+
+
+async def test_doctor_says_that_no_worker_works(
+    run: Run, monkeypatch: pytest.MonkeyPatch, urls: dict[str, str]
+) -> None:
+    monkeypatch.setattr(doctor, "_PATIENCE_SECONDS", 0.5)
+    async with Redis.from_url(urls["redis"]) as valkey:
+        await valkey.delete("arq:queue:health-check")
+    _, said = await run("doctor")
+    assert "WRONG  worker" in said
+    assert "start `pricebook worker`" in said
+
+
+async def test_doctor_says_what_waits_and_what_was_given_up(
+    run: Run, finding: Callable[..., Awaitable[str]], scratch: str
+) -> None:
+    assert "unknown while the database cannot be asked" in await finding("deliveries")
+    await run("migrate")
+    assert await finding("deliveries") == "ok     deliveries none waits"
+    async with connected(scratch) as connection:
+        await connection.execute(
+            """
+            INSERT INTO users (email, name, role, hashed_password)
+                VALUES ('a@example.com', 'A', 'viewer', 'x');
+            INSERT INTO mails (user_id, kind, due_at)
+                SELECT id, 'verify_email', now() - interval '3 min' FROM users;
+            INSERT INTO mails (user_id, kind, status, settled_at)
+                SELECT id, 'security', 'dead', now() - interval '1 hour' FROM users;
+            INSERT INTO mails (user_id, kind, status, settled_at)
+                SELECT id, 'security', 'dead', now() - interval '2 days' FROM users;
+            """
+        )
+    assert await finding("deliveries") == (
+        "WRONG  deliveries the longest that any waits is 3 min (mails): see that a worker runs, "
+        "and that receivers answer; given up in the last day: mails 1"
+    )
+    without = {"mail__url": ""}
+    assert (await finding("deliveries", **without)).startswith("ok     deliveries none waits")
+    assert "set PRICEBOOK_MAIL__URL" in await finding("mail", **without)
+
+
+async def test_doctor_asks_the_mail_server(
+    finding: Callable[..., Awaitable[str]], smtp: Controller, tmp_path: Path
+) -> None:
+    at = f"{smtp.hostname}:{smtp.port}"
+    assert await finding("mail", mail__url=f"smtp://{at}") == "ok     mail       127.0.0.1 answers"
+    wrong = {
+        "smtp://127.0.0.1:1": "start the mail server, or correct PRICEBOOK_MAIL__URL",
+        f"smtp://canary:canary@{at}": "correct PRICEBOOK_MAIL__URL",
+        (tmp_path / "file").as_uri(): "is no folder to write to: correct PRICEBOOK_MAIL__URL",
+    }
+    (tmp_path / "file").touch()
+    for url, advice in wrong.items():
+        line = await finding("mail", mail__url=url)
+        assert line.startswith("WRONG  mail")
+        assert line.endswith(advice)
+        assert "canary" not in line
+    line = await finding("mail", mail__sender="nobody")
+    assert line.endswith("correct PRICEBOOK_MAIL__SENDER")
+    written = await finding("mail", mail__sender="shop@example.com")
+    assert written == f"ok     mail       written to {tmp_path / 'mail'}, and not sent"
+
+
+async def test_doctor_tries_the_secret_key_on_what_is_stored(
+    run: Run, finding: Callable[..., Awaitable[str]], scratch: str
+) -> None:
+    await run("migrate")
+    assert "set PRICEBOOK_SECRET_KEY" in await finding("secret key", secret_key="")
+    keys = [letter * 32 for letter in "abc"]
+    async with connected(scratch) as connection:
+        for key, old in ((keys[0], keys[1]), (keys[1], keys[2])):
+            sealed = [Sealer(Settings(secret_key=one)).seal(SecretStr("x")) for one in (key, old)]
+            await connection.execute(
+                "INSERT INTO webhook_endpoints (url, sealed_secret, old_sealed_secret, "
+                "old_secret_until) VALUES ('https://example.com', $1, $2, now() + interval '1 h')",
+                *sealed,
+            )
+    fine = await finding("secret key", secret_key=",".join(keys))
+    assert fine == "ok     secret key opens all of 4 webhook secrets"
+    line = await finding("secret key", secret_key=",".join(keys[:2]))
+    assert line.startswith("WRONG  secret key does not open 1 of 4 webhook secrets: add the key")
+    assert "aaaa" not in line
 
 
 async def test_doctor_says_what_to_do_about_each_fault(

@@ -98,7 +98,7 @@ def openapi() -> None:
 
 @app.command()
 def doctor() -> None:
-    """Check settings, database, schema, Valkey and disk, and say what to do."""
+    """Look at all that Pricebook needs, and at what waits to be delivered, and say what to do."""
     from pricebook.doctor import examine
 
     async def report() -> bool:
@@ -106,7 +106,7 @@ def doctor() -> None:
         async for finding in examine(_settings_with_servers()):
             all_fine &= finding.is_fine
             mark = "ok   " if finding.is_fine else "WRONG"
-            typer.echo(f"{mark}  {finding.subject:<9} {finding.text}")
+            typer.echo(f"{mark}  {finding.subject:<10} {finding.text}")
         return all_fine
 
     if not asyncio.run(report()):

@@ -1,19 +1,43 @@
 """`pricebook doctor`: looks at everything Pricebook needs, and says in a line what to do."""
 
+import asyncio
+import os
 import shutil
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+from urllib.parse import unquote, urlsplit
 
+from pydantic import SecretStr
 from redis.asyncio import Redis
 from redis.exceptions import RedisError
+from sqlalchemy import Select, case, func, select
 
+from pricebook.core.mail import Mailer
 from pricebook.core.mendable import MendableError
+from pricebook.core.queue import sees_worker
+from pricebook.core.reading import Compiled, Row
 from pricebook.core.schema_head import DatabaseAwayError, check_schema, connect
+from pricebook.core.sealing import SealBrokenError, Sealer
 from pricebook.core.settings import Settings
+from pricebook.system import queries
+from pricebook.system.service import sum_up
+from pricebook.webhooks.models import WebhookEndpoint
 
 _NEEDED_VERSION = 180_000
 _NEEDED_FREE_BYTES = 1024**3
 _PATIENCE_SECONDS = 3.0
+_LOOK_AGAIN_SECONDS = 0.2
+_WITHOUT_DATABASE = "unknown while the database cannot be asked: mend that first"
+_WITHOUT_VALKEY = "unknown while Valkey cannot be asked: mend that first"
+_A_DAY = timedelta(days=1)
+_STILL_SIGNS = WebhookEndpoint.old_secret_until > func.now()
+_SECRETS = select(
+    WebhookEndpoint.sealed_secret, case((_STILL_SIGNS, WebhookEndpoint.old_sealed_secret))
+)
 
 
 @dataclass(frozen=True)
@@ -64,8 +88,7 @@ async def _check_schema(settings: Settings) -> str:
     try:
         await check_schema(settings)
     except DatabaseAwayError as error:
-        message = "unknown while the database cannot be asked: mend that first"
-        raise MendableError(message) from error
+        raise MendableError(_WITHOUT_DATABASE) from error
     return "the one that this version needs"
 
 
@@ -73,11 +96,8 @@ async def _check_valkey(settings: Settings) -> str:
     if settings.redis_url is None:
         message = "none to talk to: set PRICEBOOK_REDIS_URL, or start `pricebook up` first"
         raise MendableError(message)
-    url = settings.redis_url.get_secret_value()
     try:
-        async with Redis.from_url(
-            url, socket_timeout=_PATIENCE_SECONDS, socket_connect_timeout=_PATIENCE_SECONDS
-        ) as valkey:
+        async with _valkey(settings.redis_url) as valkey:
             info = await valkey.info("server")
     except (OSError, RedisError) as error:
         message = f"{error}: start Valkey, or correct PRICEBOOK_REDIS_URL"
@@ -86,9 +106,120 @@ async def _check_valkey(settings: Settings) -> str:
     return f"{name} {info.get('valkey_version', info.get('redis_version'))} answers"
 
 
+def _valkey(url: SecretStr) -> Redis:
+    client: Redis = Redis.from_url(
+        url.get_secret_value(),
+        socket_timeout=_PATIENCE_SECONDS,
+        socket_connect_timeout=_PATIENCE_SECONDS,
+    )
+    return client
+
+
+async def _check_worker(settings: Settings) -> str:
+    if settings.redis_url is None:
+        raise MendableError(_WITHOUT_VALKEY)
+    deadline = time.monotonic() + _PATIENCE_SECONDS
+    try:
+        async with _valkey(settings.redis_url) as valkey:
+            while not await sees_worker(valkey):
+                if time.monotonic() > deadline:
+                    message = "none has been seen, and nobody is told of anything: "
+                    raise MendableError(message + "start `pricebook worker`")
+                await asyncio.sleep(_LOOK_AGAIN_SECONDS)
+    except (OSError, RedisError) as error:
+        raise MendableError(_WITHOUT_VALKEY) from error
+    return "works"
+
+
+async def _check_deliveries(settings: Settings) -> str:
+    rows = await _rows(settings, queries.waiting())
+    waits = {row["kind"]: row["seconds"] for row in rows}
+    if settings.mail.url is None:
+        # It cannot go anywhere, and its own line says so.
+        waits.pop(queries.MAILS, None)
+    is_late, text = sum_up(waits)
+    dead = await _rows(settings, queries.died_within(_A_DAY))
+    if dead:
+        counts = ", ".join(f"{row['kind'].replace('_', ' ')} {row['count']:,}" for row in dead)
+        text += f"; given up in the last day: {counts}"
+    if is_late:
+        raise MendableError(text)
+    return text
+
+
+async def _check_mail(settings: Settings) -> str:
+    if settings.mail.url is None:
+        message = (
+            "not sent, not even to reset a password: set PRICEBOOK_MAIL__URL "
+            "to smtp://… or, to look at it yourself, file:///a/folder"
+        )
+        raise MendableError(message)
+    url = urlsplit(settings.mail.url.get_secret_value())
+    try:
+        mailer = Mailer(settings.mail)
+    except ValueError as error:
+        message = f"{error}: correct PRICEBOOK_MAIL__SENDER"
+        raise MendableError(message) from error
+    if url.scheme == "file":
+        return _check_mail_folder(Path(unquote(url.path)))
+    if complaint := await mailer.complaint():
+        message = f"{complaint}: start the mail server, or correct PRICEBOOK_MAIL__URL"
+        raise MendableError(message)
+    return f"{url.hostname} answers"
+
+
+def _check_mail_folder(folder: Path) -> str:
+    existing = _existing(folder)
+    if not existing.is_dir() or not os.access(existing, os.W_OK):
+        message = f"{existing} is no folder to write to: correct PRICEBOOK_MAIL__URL"
+        raise MendableError(message)
+    return f"written to {folder}, and not sent"
+
+
+async def _check_secret_key(settings: Settings) -> str:
+    sealer = Sealer(settings)
+    if not sealer.is_ready:
+        message = (
+            "not set, so that no webhook can be made or told anything: set PRICEBOOK_SECRET_KEY, "
+            "to what `openssl rand -base64 32` prints"
+        )
+        raise MendableError(message)
+    rows = await _rows(settings, _SECRETS)
+    secrets = [secret for row in rows for secret in row.values() if secret is not None]
+    unopened = [sealed for sealed in secrets if not _opens(sealer, sealed)]
+    if unopened:
+        message = (
+            f"does not open {len(unopened)} of {len(secrets)} webhook secrets: add the key that "
+            "they were made under to PRICEBOOK_SECRET_KEY, or rotate them"
+        )
+        raise MendableError(message)
+    return f"opens all of {len(secrets)} webhook secrets"
+
+
+def _opens(sealer: Sealer, sealed: bytes) -> bool:
+    try:
+        sealer.open(sealed)
+    except SealBrokenError:
+        return False
+    return True
+
+
+async def _rows(settings: Settings, statement: Select[*tuple[Any, ...]]) -> list[Row]:
+    """Ask the database, if it is there and of the form that is known here."""
+    compiled = Compiled(statement)
+    try:
+        await check_schema(settings)
+        connection = await connect(settings)
+    except MendableError as error:
+        raise MendableError(_WITHOUT_DATABASE) from error
+    try:
+        return [dict(row) for row in await connection.fetch(compiled.sql, *compiled.arguments({}))]
+    finally:
+        await connection.close()
+
+
 async def _check_disk(settings: Settings) -> str:
-    folder = settings.data_dir.absolute()
-    existing = next(path for path in (folder, *folder.parents) if path.exists())
+    existing = _existing(settings.data_dir.absolute())
     free = shutil.disk_usage(existing).free
     shown = f"{free / 1024**3:.1f} GiB free in {existing}"
     if free < _NEEDED_FREE_BYTES:
@@ -97,10 +228,19 @@ async def _check_disk(settings: Settings) -> str:
     return shown
 
 
+def _existing(path: Path) -> Path:
+    """Return the path, or as much of it as there is."""
+    return next(one for one in (path, *path.parents) if one.exists())
+
+
 CHECKS: dict[str, Callable[[Settings], Awaitable[str]]] = {
     "settings": _check_settings,
     "database": _check_database,
     "schema": _check_schema,
     "valkey": _check_valkey,
+    "worker": _check_worker,
+    "deliveries": _check_deliveries,
+    "mail": _check_mail,
+    "secret key": _check_secret_key,
     "disk": _check_disk,
 }

@@ -103,6 +103,16 @@ class Mailer:
             return Outcome(is_final=_is_final(error), error=self._told(error))
         return Outcome(is_delivered=True)
 
+    async def complaint(self) -> str | None:
+        """Talk to the mail server, short of handing it a letter; return what goes wrong, if so."""
+        if self._url is None or self._url.scheme == "file":
+            return None
+        try:
+            await self._carry_to_server(self._url)
+        except (SMTPException, OSError, TimeoutError) as error:
+            return self._told(error)
+        return None
+
     async def _carry(self, message: EmailMessage) -> None:
         if self._url is None:
             reason = "PRICEBOOK_MAIL__URL is not set"
@@ -112,13 +122,13 @@ class Mailer:
         else:
             await self._carry_to_server(self._url, message)
 
-    async def _carry_to_server(self, url: SplitResult, message: EmailMessage) -> None:
+    async def _carry_to_server(self, url: SplitResult, message: EmailMessage | None = None) -> None:
         client = await self._client(url)
         try:
             # Not as a context manager: interrupted, that would wait for an answer to QUIT.
             async with asyncio.timeout(self._settings.timeout_seconds):
                 await client.connect()
-                await client.send_message(message)
+                await (client.send_message(message) if message else client.ehlo())
             # It is sent; however the server takes leave.
             with suppress(SMTPException, OSError, TimeoutError):
                 await client.quit(timeout=_GOODBYE_SECONDS)

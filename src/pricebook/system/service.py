@@ -24,7 +24,7 @@ from pricebook.system.schemas import Health, Part, Status
 # Probes and passers-by together cost the database one question a second.
 _KEEP_SECONDS = 1.0
 _PATIENCE_SECONDS = 2.0
-# At rest all is on its way within one.
+# At rest all is on its way within one second.
 _LATE_SECONDS = 60
 _UNITS = ((86_400, "days"), (3_600, "h"), (60, "min"))
 
@@ -106,13 +106,19 @@ class HealthMonitor:
 
 
 def _deliveries(waits: Mapping[str, float]) -> Part:
+    is_late, detail = sum_up(waits)
+    return _aside("deliveries", detail, is_ok=not is_late)
+
+
+def sum_up(waits: Mapping[str, float]) -> tuple[bool, str]:
+    """Say of what waits, in seconds by kind, whether any is late, and how things stand."""
     if not waits:
-        return _aside("deliveries", "none waits")
+        return False, "none waits"
     kind, seconds = max(waits.items(), key=lambda one: one[1])
-    is_ok = seconds < _LATE_SECONDS
+    is_late = seconds >= _LATE_SECONDS
     detail = f"the longest that any waits is {in_words(seconds)} ({kind.replace('_', ' ')})"
-    advice = "" if is_ok else "; see that a worker runs, and that receivers answer"
-    return _aside("deliveries", detail + advice, is_ok=is_ok)
+    advice = ": see that a worker runs, and that receivers answer" if is_late else ""
+    return is_late, detail + advice
 
 
 def in_words(seconds: float) -> str:
