@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from statistics import median
 from urllib.parse import urlencode
 
@@ -102,13 +102,26 @@ def _answer(connection: Connection, asked: bytes) -> asyncio.Future[tuple[int, f
 
 
 async def measure_timing(server: Server) -> list[Finding]:
-    """Fail to log in, to an account that exists and to ones that do not, in turn."""
+    """Name an account that exists and ones that do not, in turn, where a stranger may name any."""
+    return [
+        await _compare_timing(server, "log-in", lambda email: log_in(email, "not the password")),
+        await _compare_timing(server, "password reset", reset),
+    ]
+
+
+def reset(email: str) -> bytes:
+    """Return the request for a mail that resets a password."""
+    return request("POST", "/v1/auth/password-reset", body=orjson.dumps({"email": email}))
+
+
+async def _compare_timing(server: Server, what: str, ask: Callable[[str], bytes]) -> Finding:
     known: list[float] = []
     unknown: list[float] = []
     async with connections(server.port, 1) as (connection,):
         for number in range(_TRIES):
             for email, latencies in ((EMAIL, known), (f"nobody-{number}@example.com", unknown)):
-                _, latency = await _answer(connection, log_in(email, "not the password it has"))
+                _, latency = await _answer(connection, ask(email))
                 latencies.append(1000 * latency)
     gap = abs(median(known) - median(unknown))
-    return [at_most(5, gap, f"known less unknown account, medians, ms; known {median(known):.0f}")]
+    name = f"{what}, known less unknown account, medians, ms; known {median(known):.1f}"
+    return at_most(5, gap, name)
