@@ -27,7 +27,9 @@ def names_in(value: Any) -> set[str]:
 
 
 def said(reply: httpx2.Response) -> Any:
-    """Return the JSON of an answer, or of each event of a stream."""
+    """Return the JSON of an answer, or of each event of a stream; a page has none."""
+    if reply.headers["content-type"].startswith("text/html"):
+        return None
     if reply.headers["content-type"].startswith("text/event-stream"):
         lines = reply.text.splitlines()
         return [json.loads(line[6:]) for line in lines if line.startswith("data: ")]

@@ -18,6 +18,7 @@ from pricebook.notifications.models import Notification
 from pricebook.notifications.schemas import (
     Inbox,
     InboxQuery,
+    MailedLink,
     NotificationOut,
     NotificationPatch,
     PreferencesOut,
@@ -30,7 +31,7 @@ router = resource("/notifications", "notifications")
 watches = resource("", "notifications")
 
 TagInPath = Annotated[Tag, Path()]
-MailedToken = Annotated[str, Query(max_length=300, description="From the link in the mail.")]
+AnyLink = Annotated[MailedLink, Query()]
 
 _PAGE_HEADERS = {"Content-Security-Policy": pages.POLICY, "Cache-Control": "no-store"}
 
@@ -76,16 +77,16 @@ async def update_preferences(patch: PreferencesPatch, person: Person, session: D
 
 
 @router.get("/unsubscribe", response_class=HTMLResponse, dependencies=[Public])
-async def ask_to_unsubscribe(token: MailedToken, request: Request) -> HTMLResponse:
+async def ask_to_unsubscribe(link: AnyLink, request: Request) -> HTMLResponse:
     """Show a page with a button that stops the mail which led here; it needs no credentials."""
-    _user_id, kind = _unsubscriber(request).read(token)
+    _user_id, kind = _unsubscriber(request).read(link.token)
     return HTMLResponse(pages.asking(kind), headers=_PAGE_HEADERS)
 
 
 @router.post("/unsubscribe", response_class=HTMLResponse, dependencies=[Public])
-async def unsubscribe(token: MailedToken, session: DbSession, request: Request) -> HTMLResponse:
+async def unsubscribe(link: AnyLink, session: DbSession, request: Request) -> HTMLResponse:
     """Stop the kind of mail that carried the token, at one click (RFC 8058); any body will do."""
-    kind = await service.unsubscribe(session, _unsubscriber(request), token)
+    kind = await service.unsubscribe(session, _unsubscriber(request), link.token)
     return HTMLResponse(pages.confirming(kind), headers=_PAGE_HEADERS)
 
 

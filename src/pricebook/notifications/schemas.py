@@ -43,6 +43,12 @@ class InboxQuery(Input):
     cursor: Cursor = None
 
 
+class MailedLink(Input):
+    """What the way out of a mail says."""
+
+    token: Annotated[str, Field(max_length=300, description="From the link in the mail.")]
+
+
 class NotificationPatch(Patch):
     """Whether an entry is read."""
 
