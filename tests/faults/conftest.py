@@ -125,10 +125,10 @@ class Backlog:
     """What is still to be done, as PostgreSQL has it."""
 
     def __init__(self, database: Database) -> None:
-        self._database = database
+        self.database = database
 
     async def count(self, query: Select[int]) -> int:
-        async with self._database.sessions() as session:
+        async with self.database.sessions() as session:
             return await session.scalar(query) or 0
 
     async def is_gone(self) -> bool:
