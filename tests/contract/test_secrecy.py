@@ -193,6 +193,8 @@ async def test_canaries_in_settings_appear_in_no_repr(settings: Settings):
         "PRICEBOOK_DATABASE_URL": f"postgresql://pricebook:{CANARY}@db/pricebook",
         "PRICEBOOK_REDIS_URL": f"redis://:{CANARY}@valkey/0",
         "PRICEBOOK_ADMIN_PASSWORD": CANARY,
+        "PRICEBOOK_SECRET_KEY": f"{CANARY}-of-32-letters-or-more,{CANARY}-the-one-before",
+        "PRICEBOOK_MAIL__URL": f"smtp://pricebook:{CANARY}@mail:587",
     }
     with pytest.MonkeyPatch.context() as environment:
         for name, value in values.items():
@@ -205,10 +207,17 @@ async def test_canaries_in_settings_appear_in_no_repr(settings: Settings):
             loaded.model_dump_json(),
         ):
             assert CANARY not in shown
-        environment.setenv("PRICEBOOK_DATABASE_URL", f"mysql://{CANARY}@db")
-        with pytest.raises(ValueError, match="must begin with postgresql") as refusal:
-            Settings()
-        assert CANARY not in str(refusal.value)
+        wrong = {
+            "PRICEBOOK_DATABASE_URL": (f"mysql://{CANARY}@db", "must begin with postgresql"),
+            "PRICEBOOK_MAIL__URL": (f"http://{CANARY}@mail", "must begin with smtp"),
+            "PRICEBOOK_SECRET_KEY": (CANARY, "must have 32 characters"),
+        }
+        for name, (value, complaint) in wrong.items():
+            environment.setenv(name, value)
+            with pytest.raises(ValueError, match=complaint) as refusal:
+                Settings()
+            assert CANARY not in str(refusal.value)
+            environment.setenv(name, values[name])
 
 
 async def test_a_fault_is_logged_without_what_the_request_held(served, noisy, api, admin, session):
