@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import socket
 import stat
@@ -9,6 +10,8 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from email import message_from_bytes
+from email.policy import default
 from pathlib import Path
 from typing import Any
 
@@ -215,7 +218,11 @@ def test_nothing_outlives_an_up_that_is_killed_and_the_next_one_carries_on(start
     family = first.family()
     first.process.kill()
     first.process.wait()
+    key = (first.folder / "secret-key").read_text()
     second = start(port=str(first.port)).wait_until_up()
+    # What the first one sealed, the second can open.
+    assert environment_of(second.pids()["api"])["PRICEBOOK_SECRET_KEY"] == key.strip()
+    assert (second.folder / "secret-key").read_text() == key
     eventually(lambda: not any(map(is_running, family)))
     assert second.log_in()
 
@@ -227,6 +234,56 @@ def test_two_run_at_once_in_two_folders(start: StartUp) -> None:
     assert all(up.log_in() for up in ups)
 
 
+def environment_of(pid: int) -> dict[str, str]:
+    lines = Path(f"/proc/{pid}/environ").read_bytes().decode().split("\0")
+    return dict(line.split("=", 1) for line in lines if line)
+
+
+def test_every_process_is_told_what_up_decided(shared: Up) -> None:
+    run = shared.run_file
+    path = shared.folder / "secret-key"
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+    key = path.read_text().strip()
+    assert len(key) >= 32
+    assert key not in shared.text
+    for pid in (*run["api"]["pids"], *run["worker"]["pids"]):
+        told = environment_of(pid)
+        assert told["PRICEBOOK_SECRET_KEY"] == key
+        assert told["PRICEBOOK_PUBLIC_URL"] == f"http://127.0.0.1:{shared.port}"
+        assert told["PRICEBOOK_MAIL__URL"] == (shared.folder / "mail").as_uri()
+        assert "PRICEBOOK_ADMIN_PASSWORD" not in told
+    assert f"written to {shared.folder / 'mail'}; set PRICEBOOK_MAIL__URL" in shared.text
+
+
+def test_a_forgotten_password_comes_back_by_a_mail_in_the_folder(shared: Up) -> None:
+    url = f"http://127.0.0.1:{shared.port}"
+    new = {"email": "ann@example.com", "name": "Ann", "password": "four old hammers here"}
+    headers = {"Authorization": f"Bearer {shared.log_in()}"}
+    assert httpx2.post(f"{url}/v1/users", json=new, headers=headers).status_code == 201
+    forgotten = {"email": "ann@example.com"}
+    assert httpx2.post(f"{url}/v1/auth/password-reset", json=forgotten).status_code == 202
+
+    def link() -> str | None:
+        for path in (shared.folder / "mail").glob("*.eml"):
+            mail = message_from_bytes(path.read_bytes(), policy=default)
+            body = mail.get_body(["plain"])
+            if found := body and re.search(r"http\S+/reset-password#token=\S+", body.get_content()):
+                assert mail["To"] == "ann@example.com"
+                assert stat.S_IMODE(path.stat().st_mode) == 0o600
+                return found[0]
+        return None
+
+    page, _, token = eventually(link).partition("#token=")
+    assert page == f"{url}/reset-password"
+    assert httpx2.get(page).status_code == 200
+    reset = {"token": token, "new_password": "a borrowed mallet"}
+    reply = httpx2.post(f"{url}/v1/auth/password-reset/confirm", json=reset, timeout=30)
+    assert reply.status_code == 204, reply.text
+    form = {"username": "ann@example.com", "password": "a borrowed mallet"}
+    assert httpx2.post(f"{url}/v1/auth/token", data=form, timeout=30).status_code == 200
+    assert token not in shared.text
+
+
 def test_a_port_that_is_taken_is_said_in_one_line(start: StartUp) -> None:
     with socket.create_server(("127.0.0.1", 0)) as other:
         up = start(port=str(other.getsockname()[1]))
@@ -234,6 +291,19 @@ def test_a_port_that_is_taken_is_said_in_one_line(start: StartUp) -> None:
     assert "is taken by another program" in up.text
     assert "PRICEBOOK_PORT" in up.text
     assert len(up.text.splitlines()) == 1
+
+
+def test_what_is_set_is_left_as_it_is(start: StartUp) -> None:
+    key = "canary-of-32-letters-or-more-0123456789"
+    mail = "smtp://shop:canary-password@mail.example.com"
+    up = start(secret_key=key, mail__url=mail, public_url="https://prices.example.com")
+    told = environment_of(up.wait_until_up().pids()["worker"])
+    assert told["PRICEBOOK_SECRET_KEY"] == key
+    assert told["PRICEBOOK_MAIL__URL"] == mail
+    assert told["PRICEBOOK_PUBLIC_URL"] == "https://prices.example.com"
+    assert not (up.folder / "secret-key").exists()
+    assert "sent over mail.example.com" in up.text
+    assert "canary" not in up.text
 
 
 def test_a_made_up_password_is_shown_once(start: StartUp) -> None:
