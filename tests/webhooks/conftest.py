@@ -13,7 +13,9 @@ from sqlalchemy import select
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from pricebook.core.database import Database
+from pricebook.core.deliveries import Status
 from pricebook.core.dispatch import Dispatcher
+from pricebook.core.expansion import Expander
 from pricebook.core.outbox import Event, record
 from pricebook.core.sealing import Sealer
 from pricebook.core.settings import DeliverySettings, Settings, WebhookSettings
@@ -23,6 +25,7 @@ from pricebook.webhooks.lane import WebhookLane
 from pricebook.webhooks.models import WebhookAttempt, WebhookDelivery, WebhookEndpoint
 from pricebook.webhooks.signing import new_secret
 
+PENDING, DELIVERED, DEAD = Status.PENDING, Status.DELIVERED, Status.DEAD
 LOOPBACK = tuple(map(ip_network, ("127.0.0.0/8", "::1/128")))
 # Long waits: an attempt comes again only when a test says so.
 WEBHOOKS = WebhookSettings(
@@ -168,10 +171,10 @@ async def run_worker(
     """Run dispatchers with the lane to webhooks until the test ends; settings may differ."""
     started = []
 
-    def run(**webhooks: Any) -> Dispatcher:
+    def run(other_sealer: Sealer | None = None, **webhooks: Any) -> Dispatcher:
         group = webhook_settings.webhooks.model_copy(update=webhooks)
         changed = webhook_settings.model_copy(update={"webhooks": group})
-        lane = WebhookLane(changed, sealer)
+        lane = WebhookLane(changed, other_sealer or sealer)
         dispatcher = Dispatcher(database, SUBSCRIPTIONS, [lane], changed.delivery)
         started.append((dispatcher, asyncio.create_task(dispatcher.run(0.1))))
         return dispatcher
@@ -222,3 +225,22 @@ def state_of(database: Database) -> Callable[[Endpoint], Awaitable[WebhookEndpoi
             return await fresh.get_one(WebhookEndpoint, endpoint.id)
 
     return read
+
+
+@pytest.fixture
+def statuses(deliveries):
+    async def read(endpoint=None):
+        return [one.status for one in await deliveries(endpoint)]
+
+    return read
+
+
+@pytest.fixture
+def expand(database):
+    """Turn all events into deliveries, and send none."""
+
+    async def expand_all():
+        while await Expander(database, SUBSCRIPTIONS, 500).expand():
+            pass
+
+    return expand_all

@@ -87,7 +87,7 @@ class WebhookEndpoint(Base):
     def rotate(self, sealed_secret: bytes, old_signs_for: timedelta) -> None:
         """Sign with a new secret, and for a while with the present one too."""
         self.old_sealed_secret = self.sealed_secret
-        self.old_secret_until = now() + old_signs_for
+        self.old_secret_until = func.now() + old_signs_for
         self.sealed_secret = sealed_secret
 
 

@@ -41,7 +41,7 @@ from pricebook.webhooks.schemas import AttemptOut, WebhookOut
 _MOST_ATTEMPTS = 100
 _PRUNED_AT_ONCE = 1_000
 # By how much the clock may have been set back between making an id and telling the time.
-_CLOCK_STEP = timedelta(minutes=1)
+_CLOCK_STEP_SECONDS = 60
 
 # Written once, and sent and signed to the byte; all times are UTC, as the connection's zone is.
 _BODY = func.format(
@@ -214,7 +214,7 @@ def replayed(endpoint_id: UUID, since: datetime, *, only_undelivered: bool) -> p
     """Begin a new round of all that an endpoint wants to know since then, or of what it missed."""
     is_since = and_(
         # Ids grow with time: this one, made for the moment before, finds the place in the log.
-        EventRecord.id >= _first_id_at(since - _CLOCK_STEP),
+        EventRecord.id >= _first_id_at(since.timestamp() - _CLOCK_STEP_SECONDS),
         EventRecord.occurred_at >= since,
         EventRecord.type.not_in(NEVER_TOLD),
     )
@@ -225,10 +225,9 @@ def replayed(endpoint_id: UUID, since: datetime, *, only_undelivered: bool) -> p
     )
 
 
-def _first_id_at(moment: datetime) -> UUID:
-    """Return the least UUIDv7 of a moment (RFC 9562, section 5.7)."""
-    milliseconds = max(0, int(moment.timestamp() * 1000))
-    return UUID(int=milliseconds << 80)
+def _first_id_at(moment: float) -> UUID:
+    """Return the least UUIDv7 of a moment, in seconds since 1970 (RFC 9562, section 5.7)."""
+    return UUID(int=max(0, int(moment * 1000)) << 80)
 
 
 def outdated_deliveries(days: float) -> Delete:
@@ -270,4 +269,4 @@ def without_old_secrets() -> Update:
     over = update(WebhookEndpoint).where(WebhookEndpoint.old_secret_until <= func.now())
     return over.values(
         old_sealed_secret=None, old_secret_until=None, updated_at=WebhookEndpoint.updated_at
-    )
+    ).returning(WebhookEndpoint.id)

@@ -1,6 +1,7 @@
 """What clients send and get about webhooks."""
 
 import re
+from ipaddress import ip_address
 from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, Field, WithJsonSchema, computed_field
@@ -23,6 +24,9 @@ from pricebook.items.schemas import Tag
 from pricebook.webhooks.events import NEVER_TOLD
 
 _MOST_URL_CHARACTERS = 2_000
+_USER = re.compile(r"[^/]*//[^/?#]*@")
+# RFC 1123, section 2.1, and the underscores that some hosts' names hold all the same.
+_NAME = re.compile(r"(?=.{1,253}\.?$)([a-z0-9_-]{1,63}\.)*[a-z0-9_-]{1,63}\.?", re.IGNORECASE)
 _NOT_IN_URLS = re.compile(r"[\s\\\x00-\x1f\x7f]")
 
 
@@ -42,13 +46,22 @@ def _fault_of(given: str) -> str | None:
         port = url.port
     except (ValueError, UnicodeError):
         return "must be a URL"
-    if url.scheme not in {"http", "https"} or not url.raw_host:
-        return "must begin with https:// or http:// and a host"
-    if port == 0:
-        return "must name a port from 1 to 65535"
-    if "@" in url.raw_authority:
-        return "must not hold a user or a password"
-    return "must not hold a fragment" if "#" in given else None
+    faults = {
+        "must begin with https:// or http:// and a host": url.scheme not in {"http", "https"}
+        or not url.raw_host,
+        "must not hold a user or a password": _USER.match(given) is not None,
+        "must name a host that can be looked up": not _is_host(url.raw_host or ""),
+        "must name a port from 1 to 65535": port == 0,
+        "must not hold a fragment": "#" in given,
+    }
+    return next((fault for fault, is_found in faults.items() if is_found), None)
+
+
+def _is_host(host: str) -> bool:
+    try:
+        return bool(_NAME.fullmatch(host) or ip_address(host))
+    except ValueError:
+        return False
 
 
 Url = Annotated[

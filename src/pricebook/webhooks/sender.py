@@ -129,6 +129,8 @@ def _in_words(failure: BaseException) -> str:
         for kind, words in _WORDS:
             if isinstance(cause, kind):
                 return words
+        if isinstance(cause, aiohttp.ClientError):
+            continue  # its own kinds of TLS errors do not say what was wrong
         if isinstance(cause, ssl.SSLCertVerificationError):
             return f"TLS failed: {cause.verify_message}"
         if isinstance(cause, ssl.SSLError):

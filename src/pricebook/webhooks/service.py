@@ -139,6 +139,7 @@ async def rotate_secret(
     webhook = await lock(session, webhook_id)
     webhook.rotate(sealed, keeper.old_signs_for)
     await session.flush()
+    await session.refresh(webhook)  # the database has told the time
     record(session, WebhookSecretRotated(webhook_id=webhook_id))
     return webhook, secret
 

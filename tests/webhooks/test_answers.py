@@ -1,0 +1,123 @@
+"""What is made of whatever a receiver answers."""
+
+import asyncio
+
+import pytest
+from aiohttp import web
+from pydantic import SecretStr
+from tests.webhooks.conftest import DELIVERED, price_changed, until
+
+from pricebook.core.sealing import Sealer
+
+
+async def test_the_head_of_an_answer_is_kept_as_text(
+    listener, make_endpoint, happen, run_worker, attempts
+):
+    await make_endpoint()
+    body = b"\x00caf\xe9 " + 5_000 * b"x"
+    listener.answer("/hook", 500, body=body, headers={"Content-Encoding": "gzip"})
+    await happen()
+    run_worker()
+    await until(attempts)
+    (attempt,) = await attempts()
+    assert attempt.error == "answered 500"
+    assert attempt.response_head == "caf\ufffd " + 1_018 * "x"
+
+
+async def test_an_answer_that_never_ends_is_cut(
+    listener, make_endpoint, happen, run_worker, attempts, statuses
+):
+    await make_endpoint("/drip")
+    ended = asyncio.Event()
+
+    async def drip(request):
+        reply = web.StreamResponse()
+        await reply.prepare(request)
+        await reply.write(b"and so on")
+        await ended.wait()
+        return reply
+
+    listener.answers["/drip"] = drip
+    await happen()
+    run_worker(timeout_seconds=0.5)
+    await until(attempts)
+    ended.set()
+    (attempt,) = await attempts()
+    # It was taken: what else the receiver has to say is no reason to tell it again.
+    assert await statuses() == [DELIVERED]
+    assert (attempt.status_code, attempt.response_head) == (200, "and so on")
+    assert 400 <= attempt.duration_ms < 3_000
+
+
+async def test_a_receiver_that_does_not_answer_in_time_has_failed(
+    listener, make_endpoint, happen, run_worker, attempts
+):
+    await make_endpoint()
+    release = listener.hang("/hook")
+    await happen()
+    run_worker(timeout_seconds=0.3)
+    await until(attempts)
+    release.set()
+    (attempt,) = await attempts()
+    assert (attempt.status_code, attempt.error) == (None, "timed out")
+
+
+async def test_cookies_are_not_kept(listener, make_endpoint, happen, run_worker):
+    await make_endpoint()
+    listener.answer("/hook", 200, headers={"Set-Cookie": "a=b"})
+    await happen(price_changed(), price_changed())
+    run_worker(concurrency=1)
+    await until(lambda: len(listener.told) == 2)
+    assert all("Cookie" not in told.headers for told in listener.told)
+
+
+@pytest.mark.parametrize(
+    ("url", "error"),
+    [
+        ("http://127.0.0.1:9/", "connection refused"),
+        ("http://nowhere.invalid/", "name not found"),
+        ("http://192.168.7.7/", "address not allowed"),
+        ("https://{listener}/", "TLS failed: "),
+        (f"http://{'a' * 64}.example/", "name not found"),
+    ],
+)
+async def test_failures_are_told_in_a_few_words(
+    listener, make_endpoint, happen, run_worker, attempts, url, error
+):
+    await make_endpoint(url=url.replace("{listener}", listener.url.removeprefix("http://")))
+    await happen()
+    run_worker()
+    await until(attempts)
+    (attempt,) = await attempts()
+    assert attempt.error.startswith(error)
+    assert attempt.status_code is None
+
+
+async def test_no_valid_http_is_a_failure(make_endpoint, happen, run_worker, attempts):
+    async def babble(_reader, writer):
+        writer.write(b"HELLO\r\n\r\n")
+        writer.close()
+
+    server = await asyncio.start_server(babble, "127.0.0.1", 0)
+    async with server:
+        port = server.sockets[0].getsockname()[1]
+        await make_endpoint(url=f"http://127.0.0.1:{port}/")
+        await happen()
+        run_worker()
+        await until(attempts)
+    (attempt,) = await attempts()
+    assert attempt.error == "no valid HTTP"
+
+
+async def test_a_secret_that_no_key_opens_is_a_failure_with_a_name(
+    listener, make_endpoint, happen, run_worker, attempts, webhook_settings
+):
+    await make_endpoint()
+    await happen()
+    other = SecretStr("quite another secret key, and long enough")
+    run_worker(Sealer(webhook_settings.model_copy(update={"secret_key": other})))
+    await until(attempts)
+    assert {one.error for one in await attempts()} == {
+        "not signed: no key of PRICEBOOK_SECRET_KEY opens it"
+    }
+    assert listener.told == []
