@@ -26,14 +26,12 @@ async def sink() -> AsyncIterator[Sink]:
 @pytest.fixture
 def mail_settings(settings: Settings, sink: Sink) -> Settings:
     """Mail to the sink, with delays that a test can wait for."""
-    mail = settings.mail.model_copy(
-        update={
-            "url": SecretStr(sink.url),
-            "timeout_seconds": 1.0,
-            "retry_delays_seconds": (0.1, 0.1),
-        }
-    )
-    return settings.model_copy(update={"mail": mail})
+    url = SecretStr(sink.url)
+    return mail_to(settings, url=url, timeout_seconds=2.0, retry_delays_seconds=(0.1, 0.1))
+
+
+def mail_to(settings: Settings, **changes: Any) -> Settings:
+    return settings.model_copy(update={"mail": settings.mail.model_copy(update=changes)})
 
 
 Expand = Callable[[], Awaitable[None]]

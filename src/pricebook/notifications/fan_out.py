@@ -31,7 +31,7 @@ from sqlalchemy import (
     true,
     union,
 )
-from sqlalchemy.dialects.postgresql import Insert, insert
+from sqlalchemy.dialects.postgresql import Insert, distinct_on, insert
 from sqlalchemy.orm import aliased
 
 from pricebook.auth.events import ApiKeyCreated
@@ -197,7 +197,7 @@ def _people(event_ids: Sequence[UUID]) -> Select[UUID, UUID]:
         .select_from(EventRecord)
         .join(User, User.id == EventRecord.subject_id)
         .where(_among(event_ids), User.disabled_at.is_(None))
-        .distinct(User.id)
+        .ext(distinct_on(User.id))
         .order_by(User.id, EventRecord.id.desc())
     )
 
