@@ -40,6 +40,7 @@ class Sink:
     async def handle_DATA(  # noqa: N802 -- aiosmtpd's name
         self, _server: SMTP, session: Session, envelope: Envelope
     ) -> str:
+        assert isinstance(envelope.content, bytes)
         message = message_from_bytes(envelope.content, policy=policy.default)
         assert isinstance(message, EmailMessage)
         self.attempts.append(message)
