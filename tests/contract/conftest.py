@@ -82,18 +82,20 @@ def make_things(
 
 
 async def a_delivery(session: AsyncSession, owner: User) -> tuple[UUID, UUID]:
-    """Make a webhook that was told something; return its id and the delivery's."""
+    """Make a webhook that was told two things; return its id and a delivery's."""
     webhook = WebhookEndpoint(
         owner_id=owner.id, url="https://shop.example.com", sealed_secret=b"sealed"
     )
-    message = WebhookMessage(id=uuid4(), type="item.created", body="{}")
-    session.add_all([webhook, message])
+    messages = [WebhookMessage(id=uuid4(), type="item.created", body="{}") for _ in range(2)]
+    session.add_all([webhook, *messages])
     await session.flush()
-    delivery = WebhookDelivery(
-        endpoint_id=webhook.id, message_id=message.id, status="delivered", attempts=1
-    )
-    session.add(delivery)
+    deliveries = [
+        WebhookDelivery(endpoint_id=webhook.id, message_id=one.id, status="delivered", attempts=1)
+        for one in messages
+    ]
+    session.add_all(deliveries)
     await session.flush()
+    delivery = deliveries[0]
     session.add(
         WebhookAttempt(delivery_id=delivery.id, started_at=now(), duration_ms=3, status_code=204)
     )
