@@ -1,6 +1,7 @@
 """Idempotency-Key: whatever is sent twice happens once."""
 
 import asyncio
+import hashlib
 from datetime import timedelta
 from uuid import uuid4
 
@@ -144,6 +145,17 @@ async def test_what_is_shown_once_can_be_repeated_but_not_read_in_a_dump(api, vi
     dump = b"|".join(repr(getattr(stored, column.name)).encode() for column in columns)
     for readable in (secret, key["Idempotency-Key"], api.tokens[viewer.id], "The till"):
         assert readable.encode() not in dump
+
+
+async def test_a_dump_does_not_let_anyone_guess_at_what_was_sent(api, admin, session):
+    """A plain digest of a body with a password in it could be tried out at great speed."""
+    new = {"email": "ann@example.com", "name": "Ann", "password": "four old hammers here"}
+    reply = await api.as_(admin).post("/v1/users", json=new, headers=keyed())
+    assert reply.status_code == 201
+    (digest,) = await session.scalars(select(StoredAnswer.request_digest))
+    body = reply.request.content
+    for sent in (body, b"POST /v1/users?\n" + body):
+        assert hashlib.sha256(sent).digest() != digest
 
 
 async def test_an_answer_past_its_time_is_not_repeated(api, editor, session, count):

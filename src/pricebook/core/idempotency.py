@@ -10,6 +10,7 @@ of the caller's own token and Idempotency-Key, neither of which is stored: a dum
 """
 
 import hashlib
+import hmac
 import os
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -112,13 +113,13 @@ async def claim_key(
     """
     if idempotency_key is None or (principal := await identify(request)) is None:
         return
-    key_digest = hashlib.sha256(idempotency_key.encode()).digest()
+    token = bearer_token(request) or ""
     claim = Claim(
         session=session,
         credential_id=principal.credential_id,
-        key_digest=key_digest,
-        request_digest=await _digest(request),
-        secret=_secret(bearer_token(request) or "", idempotency_key),
+        key_digest=hashlib.sha256(idempotency_key.encode()).digest(),
+        request_digest=await _digest(request, _secret("request", token, idempotency_key)),
+        secret=_secret("answer", token, idempotency_key),
     )
     if not await _lock(claim):
         raise IdempotencyKeyInUse
@@ -155,14 +156,16 @@ async def prune(session: AsyncSession) -> int:
     return len((await session.scalars(expired.returning(StoredAnswer.status))).all())
 
 
-async def _digest(request: Request) -> bytes:
+async def _digest(request: Request, secret: bytes) -> bytes:
+    """Return what a repeat is known by: keyed, since a body may hold a password to guess at."""
     target = request.scope["path"].encode() + b"?" + request.scope["query_string"]
     sent = b"%s %s\n%s" % (request.method.encode(), target, await request.body())
-    return hashlib.sha256(sent).digest()
+    return hmac.digest(secret, sent, "sha256")
 
 
-def _secret(token: str, key: str) -> bytes:
-    derive = HKDF(algorithm=SHA256(), length=32, salt=None, info=b"pricebook idempotency")
+def _secret(purpose: str, token: str, key: str) -> bytes:
+    info = f"pricebook idempotency {purpose}".encode()
+    derive = HKDF(algorithm=SHA256(), length=32, salt=None, info=info)
     return derive.derive(orjson.dumps([token, key]))
 
 
