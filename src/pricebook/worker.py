@@ -22,6 +22,7 @@ from pricebook.core.logging import configure_logging
 from pricebook.core.queue import DRAIN, deserialize, serialize, worker_connection
 from pricebook.core.sealing import Sealer
 from pricebook.core.settings import RetentionSettings, Settings, load_settings
+from pricebook.events import service as events
 from pricebook.notifications import service as notifications
 from pricebook.notifications.lane import MailLane
 from pricebook.subscriptions import SUBSCRIPTIONS
@@ -47,6 +48,7 @@ def pruners(retention: RetentionSettings) -> Sequence[Pruner]:
     return (
         idempotency.prune,
         prune_expired,
+        partial(events.prune, days=retention.events_days),
         partial(deliveries.prune, days=retention.deliveries_days),
         partial(notifications.prune_notifications, days=retention.notifications_days),
         partial(notifications.prune_mails, days=retention.deliveries_days),

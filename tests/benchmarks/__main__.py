@@ -11,9 +11,11 @@ from tests.benchmarks.deliveries import measure_deliveries
 from tests.benchmarks.findings import Finding, as_json, finding_lines, ratio_lines
 from tests.benchmarks.logins import measure_crowd, measure_timing, open_session
 from tests.benchmarks.servers import Field, field
+from tests.benchmarks.streams import measure_streams
+from tests.benchmarks.told import measure_told
 from tests.benchmarks.works import Measured, measure, works
 
-_ALL = ("item", "list", "patch", "logins", "deliveries")
+_ALL = ("item", "list", "patch", "logins", "deliveries", "told", "stream")
 _OF_ITEMS = {"item", "list", "patch", "logins"}
 
 
@@ -43,11 +45,18 @@ def _options() -> argparse.Namespace:
 async def _run(servers: Field, options: argparse.Namespace) -> tuple[list[Measured], list[Finding]]:
     ratios: list[Measured] = []
     findings: list[Finding] = []
+    await make_editor(servers.settings)
     if _OF_ITEMS.intersection(options.only):
         ratios, findings = await _run_on_items(servers, options)
     if "deliveries" in options.only:
         _say("measuring deliveries")
         findings += await measure_deliveries(servers)
+    if "told" in options.only:
+        _say("telling of changed prices")
+        findings += await measure_told(servers, await open_session(servers.pricebook))
+    if "stream" in options.only:
+        _say("telling a thousand streams")
+        findings += await measure_streams(servers, await open_session(servers.pricebook))
     return ratios, findings
 
 
@@ -56,7 +65,6 @@ async def _run_on_items(
 ) -> tuple[list[Measured], list[Finding]]:
     _say(f"loading {options.items:,} items")
     item_ids = await load(servers.settings, options.items)
-    await make_editor(servers.settings)
     chosen = works(await open_session(servers.pricebook), item_ids)
     ratios = []
     for name in filter(options.only.__contains__, chosen):

@@ -122,6 +122,22 @@ def _ceiling(settings: Settings, listening: socket.socket, url: str, log: Path) 
     return Service("ceiling", Child(command, env=env, cwd=ROOT, log=log, pass_fds=(number,)))
 
 
+@contextmanager
+def broadcaster(servers: Field) -> Iterator[Server]:
+    """Run what the streams are measured beside: the same uvicorn, one process."""
+    assert servers.settings.redis_url
+    with listen("127.0.0.1", 0) as listening:
+        number = listening.fileno()
+        command = (sys.executable, "-m", "tests.benchmarks.broadcaster", str(number))
+        env = {**os.environ, "BENCHMARK_VALKEY_URL": servers.settings.redis_url.get_secret_value()}
+        service = Service("broadcaster", Child(command, env=env, cwd=ROOT, pass_fds=(number,)))
+        service.launch()
+        try:
+            yield _server(service, listening)
+        finally:
+            _stop(service)
+
+
 def _server(service: Service, listening: socket.socket) -> Server:
     """Wait until it answers."""
     port = listening.getsockname()[1]

@@ -22,6 +22,14 @@ from pricebook.serving import listen
 # Every piece that the server sends holds whole events, so the framing of pieces need not be read.
 _EVENT = re.compile(rb"id: ([^\n]+)\nevent: ([^\n]+)\ndata: ([^\n]+)\n\n")
 _ID = re.compile(rb"id: ([^\n]+)\n")
+# An id without an event: all that was missed has been told.
+_LIVE = re.compile(rb"id: [^\n]+\n\n")
+
+
+async def eventually(condition: Callable[[], object], seconds: float = 10) -> None:
+    async with asyncio.timeout(seconds):
+        while not condition():  # noqa: ASYNC110 -- what is waited for tells nobody
+            await asyncio.sleep(0.01)
 
 
 class Listener(asyncio.Protocol):
@@ -77,7 +85,7 @@ class Listener(asyncio.Protocol):
                 await self._news.wait()
 
     async def until_live(self) -> "Listener":
-        await self.until(lambda one: _ID.search(one.received) or one.is_refused)
+        await self.until(lambda one: _LIVE.search(one.received) or one.is_refused)
         return self
 
     @property
@@ -118,7 +126,9 @@ class Server:
         self._tokens = tokens
         self._opened: list[Listener] = []
 
-    async def listen(self, user: Any, query: str = "", last_event_id: str | None = None) -> Listener:
+    async def listen(
+        self, user: Any, query: str = "", last_event_id: str | None = None
+    ) -> Listener:
         """Open a stream and wait until it is live, or refused."""
         token = user if isinstance(user, str) else self._tokens[user.id]
         listener = await listen_to(self.port, token, query, last_event_id)
@@ -136,8 +146,7 @@ async def _serving(app: FastAPI, settings: Settings) -> AsyncIterator[int]:
         server = make_server(app, settings)
         port = listening.getsockname()[1]
         running = asyncio.create_task(server.serve(sockets=[listening]))
-        while not server.started:
-            await asyncio.sleep(0.01)
+        await eventually(lambda: server.started)
         yield port
         server.should_exit = True
         await running
@@ -150,9 +159,7 @@ async def make_server_with(settings, api) -> AsyncIterator[Callable[..., Awaitab
 
         async def make(**stream: Any) -> Server:
             changed = {"max_age_seconds": 600, **stream}
-            own = settings.model_copy(
-                update={"stream": settings.stream.model_copy(update=changed)}
-            )
+            own = settings.model_copy(update={"stream": settings.stream.model_copy(update=changed)})
             app = create_app(own)
             port = await started.enter_async_context(_serving(app, own))
             server = Server(app, port, api.tokens)

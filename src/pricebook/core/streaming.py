@@ -249,16 +249,16 @@ class EventStream(Response):
             async with self._source(stream) as backlog:
                 # It waits far more than it works, and is counted among the streams instead.
                 scope["pricebook.exchange"].step_aside()
+                head = {"type": "http.response.start", "status": 200, "headers": self.raw_headers}
+                await send(head)
+                # A task of its own: to wake this one, with all the frames below it, costs more.
+                serving = asyncio.create_task(stream.serve(send, backlog))
                 watching = asyncio.create_task(_end_with_client(receive, stream))
                 try:
-                    await self._begin(send)
-                    await stream.serve(send, backlog)
+                    await serving
                 finally:
+                    serving.cancel()
                     watching.cancel()
-
-    async def _begin(self, send: Send) -> None:
-        head = {"type": "http.response.start", "status": 200, "headers": self.raw_headers}
-        await send(head)
 
 
 async def _end_with_client(receive: Receive, stream: Stream) -> None:

@@ -2,7 +2,7 @@
 
 import asyncio
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
@@ -21,6 +21,7 @@ from pricebook.events.position import Place, Position, Span
 from pricebook.events.service import frame, keys, snapshot
 
 _MOST_AT_ONCE = 500
+_OFFERED_AT_ONCE = 50
 _OUTAGE_PAUSE_SECONDS = 0.5
 _JOIN_SECONDS = 5.0
 
@@ -152,7 +153,7 @@ class Follower:
         while self._place != Place(now):
             span = Span(self._place, now)
             rows = await self._read(span)
-            self._place = self._tell(span, rows)
+            self._place = await self._tell(span, rows)
             if len(rows) == self._page:
                 # Not faster than the streams can be written: they would all be too slow.
                 await asyncio.sleep(self._poll_seconds)
@@ -162,15 +163,13 @@ class Follower:
         statement = queries.events_between(frozenset(), for_all=True)
         return await self._reads.rows(statement, limit=self._page, **span.bounds())
 
-    def _tell(self, span: Span, rows: Sequence[Row]) -> Place:
+    async def _tell(self, span: Span, rows: Sequence[Row]) -> Place:
         """Hand events to whom they concern, and return the place that is reached."""
         told = [Told(*pair) for pair in zip(span.places(keys(rows)), rows, strict=True)]
-        for interest, streams in self._listening.items():
+        for interest, streams in list(self._listening.items()):
             frames = [one for event in told if (one := event.frame_for(interest))]
             if frames:
-                chunk = b"".join(frames)
-                for stream in streams:
-                    stream.offer(chunk, len(frames))
+                await _offer(streams, b"".join(frames), len(frames))
         return Place(span.now) if len(rows) < self._page else Place.parse(told[-1].place)
 
     def _let_in(self, joining: Sequence[_Joining], now: Position) -> None:
@@ -184,3 +183,11 @@ class Follower:
         for streams in self._listening.values():
             for stream in streams:
                 stream.end()
+
+
+async def _offer(streams: Iterable[Stream], chunk: bytes, events: int) -> None:
+    """Give the first ones time to send it on before the last ones have it."""
+    for number, stream in enumerate(list(streams), start=1):
+        stream.offer(chunk, events)
+        if number % _OFFERED_AT_ONCE == 0:
+            await asyncio.sleep(0)

@@ -46,9 +46,9 @@ _FILTERS: dict[str, ColumnElement[bool]] = {
     "types": EventRecord.type == any_(bindparam("types", type_=ARRAY(Text()))),
     "tags": _TAGS.has_any(bindparam("tags", type_=ARRAY(Text()))),
     "items": EventRecord.subject_id == any_(bindparam("items", type_=ARRAY(Uuid()))),
-    "since": (EventRecord.occurred_at >= bindparam("since", type_=EventRecord.occurred_at.type))
-    # Ids begin with the time, too: by them, PostgreSQL finds the first one without searching.
-    & (EventRecord.id >= bindparam("since_id", type_=Uuid())),
+    "since": EventRecord.occurred_at >= bindparam("since", type_=EventRecord.occurred_at.type),
+    # Ids begin with the time, too: by them PostgreSQL finds the first one without searching.
+    "since_id": EventRecord.id >= bindparam("since_id", type_=Uuid()),
 }
 
 PRUNED_AT_ONCE = 1_000
