@@ -282,6 +282,7 @@ async def test_doctor_tries_the_secret_key_on_what_is_stored(
 ) -> None:
     await run("migrate")
     assert "set PRICEBOOK_SECRET_KEY" in await finding("secret key", secret_key="")
+    assert await finding("secret key") == "ok     secret key set"
     keys = [letter * 32 for letter in "abc"]
     async with connected(scratch) as connection:
         for key, old in ((keys[0], keys[1]), (keys[1], keys[2])):

@@ -193,7 +193,7 @@ async def _check_secret_key(settings: Settings) -> str:
             "they were made under to PRICEBOOK_SECRET_KEY, or rotate them"
         )
         raise MendableError(message)
-    return f"opens all of {len(secrets)} webhook secrets"
+    return f"opens all of {len(secrets)} webhook secrets" if secrets else "set"
 
 
 def _opens(sealer: Sealer, sealed: bytes) -> bool:

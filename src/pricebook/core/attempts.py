@@ -40,7 +40,7 @@ from pricebook.core.settings import AuthSettings
 
 
 class FailedAttempts(Base):
-    """How often one kind of try failed in the present window.
+    """How often one kind of try failed, or was made at all, in the present window.
 
     The key is a digest: what people type where an address belongs may be their password.
     """
