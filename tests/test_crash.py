@@ -17,8 +17,8 @@ from pricebook.core.settings import Settings
 from pricebook.items.models import Item
 from pricebook.users.models import User
 
-WRITES = 3_000
-WRITERS = 8
+WRITES = 2_000
+WRITERS = 4
 KILLS = 100
 
 

@@ -13,8 +13,6 @@ from redis.asyncio import Redis
 from tests.faults.conftest import add_endpoint, eventually
 from tests.processes import ForkedApi
 
-SECONDS = 20
-
 
 @pytest.fixture
 async def client(for_delivery, api, editor, start) -> AsyncIterator[httpx2.AsyncClient]:
@@ -49,9 +47,9 @@ class Death:
         valkey.start()
 
 
-@pytest.mark.parametrize("outage", [Freeze, Death])
-async def test_20_seconds_without_valkey_stop_nothing(
-    outage, client, run_worker, receive, session, for_delivery, valkey, backlog
+@pytest.mark.parametrize(("outage", "seconds"), [(Freeze, 20), (Death, 8)])
+async def test_an_outage_of_valkey_stops_nothing(
+    outage, seconds, client, run_worker, receive, session, for_delivery, valkey, backlog
 ):
     receiver, url = await receive()
     await add_endpoint(session, for_delivery, f"{url}/a")
@@ -75,7 +73,7 @@ async def test_20_seconds_without_valkey_stop_nothing(
     await eventually(is_told)
     outage.begin(valkey)
     try:
-        ends_at = time.monotonic() + SECONDS
+        ends_at = time.monotonic() + seconds
         while time.monotonic() < ends_at:
             await write()
             await asyncio.sleep(0.1)
@@ -85,8 +83,8 @@ async def test_20_seconds_without_valkey_stop_nothing(
     finally:
         outage.end(valkey)
     await write()
-    assert await eventually(is_told) < 10
-    assert await backlog.is_gone()
+    await eventually(is_told, 10)
+    await eventually(backlog.is_gone, 10)
     assert worker.is_alive()
     async with Redis.from_url(valkey.url) as queue:
         # The hints work again, and arq's own clock does.
