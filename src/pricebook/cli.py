@@ -129,6 +129,14 @@ def settings_example() -> None:
     typer.echo(example(), nl=False)
 
 
+@app.command(hidden=True)
+def events_page() -> None:
+    """Print the README's page on events."""
+    from pricebook.events_page import events_page as page
+
+    typer.echo(page(), nl=False)
+
+
 def _settings_with_servers() -> Settings:
     from pricebook.up import with_running_servers
 
