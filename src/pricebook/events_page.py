@@ -40,6 +40,8 @@ _VALUES: Mapping[str, Any] = {
     "reason": "gone",
 }
 
+_VALUES_OF: Mapping[str, Mapping[str, Any]] = {"webhook.updated": {"changed": ["url"]}}
+
 _INTRODUCTION = """\
 ## Events
 
@@ -122,4 +124,5 @@ def _table() -> Iterator[str]:
 
 def example(event: type[Event]) -> dict[str, Any]:
     """Return a payload as an event of this kind may have it."""
-    return {name: _VALUES[name] for name in event.model_fields}
+    values = {**_VALUES, **_VALUES_OF.get(event.type, {})}
+    return {name: values[name] for name in event.model_fields}

@@ -84,8 +84,16 @@ class Listener(asyncio.Protocol):
                 self._news.clear()
                 await self._news.wait()
 
+    @property
+    def has_place(self) -> bool:
+        return _ID.search(self.received) is not None
+
+    @property
+    def is_live(self) -> bool:
+        return _LIVE.search(self.received) is not None
+
     async def until_live(self) -> "Listener":
-        await self.until(lambda one: _LIVE.search(one.received) or one.is_refused)
+        await self.until(lambda one: one.is_live or one.is_refused)
         return self
 
     @property
