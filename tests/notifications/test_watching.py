@@ -11,7 +11,7 @@ from pricebook.core.deliveries import Status
 from pricebook.core.expansion import Expander
 from pricebook.core.outbox import EventRecord, record
 from pricebook.items.events import ItemPriceChanged
-from pricebook.notifications import claims
+from pricebook.notifications import claims, reactions
 from pricebook.notifications.lane import MailLane
 from pricebook.notifications.models import ItemWatch, Mail, Notification, TagWatch
 from pricebook.subscriptions import SUBSCRIPTIONS
@@ -360,6 +360,26 @@ async def test_two_expanders_at_once_tell_everyone_once(
     assert len(found) == len({mail.user_id for mail in found}) == 11
     by_mail = {mail.id: mail.user_id for mail in found}
     assert all(by_mail[one.mail_id] == one.user_id for one in told)
+
+
+async def test_a_tag_that_everyone_watches_is_told_of_in_portions(
+    make_user, many_changes, watch, monkeypatch, database, mails, notifications
+):
+    monkeypatch.setattr(reactions, "_MOST_AT_ONCE", 25)
+    users = [await make_user() for _ in range(9)]
+    await watch(*(TagWatch(user_id=user.id, tag="tools") for user in users))
+    await many_changes(20)
+    expanders = [Expander(database, SUBSCRIPTIONS, 7) for _ in range(2)]
+
+    async def expand_all(expander):
+        while await expander.expand():
+            pass
+
+    await asyncio.gather(*map(expand_all, expanders))
+    assert len(await mails()) == 10
+    told = await notifications()
+    assert len({(one.user_id, one.event_id) for one in told}) == len(told) == 200
+    assert {one.mail_id for one in told} == {mail.id for mail in await mails()}
 
 
 async def test_a_change_of_mind_reaches_the_mail_that_is_being_gathered(

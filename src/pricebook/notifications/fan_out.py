@@ -69,8 +69,26 @@ Told = Select[*tuple[Any, ...]]
 """Rows of `event_id`, `user_id` and `data`."""
 
 
+def watcher_counts(event_ids: Sequence[UUID]) -> Select[UUID, int]:
+    """Select how many each of the events concerns; those that concern nobody are left out."""
+    watchers = _watchers(event_ids).subquery()
+    counts = select(watchers.c.event_id, func.count()).group_by(watchers.c.event_id)
+    return counts.order_by(watchers.c.event_id)
+
+
 def price_changes(event_ids: Sequence[UUID]) -> Insert:
     """Tell who watches the items, or one of their tags; each has one mail that takes in all."""
+    wanted = _wanted_prices(event_ids)
+    mails = _gathering(wanted).returning(Mail.id, Mail.user_id).cte("gathering")
+    return _notified(Kind.PRICE_CHANGED, wanted, mails, mails.c.user_id == wanted.c.user_id)
+
+
+def price_mails(event_ids: Sequence[UUID]) -> Insert:
+    """Have the mails ready, and locked, that `price_changes` of these events fills."""
+    return _gathering(_wanted_prices(event_ids))
+
+
+def _wanted_prices(event_ids: Sequence[UUID]) -> CTE:
     watchers = _watchers(event_ids).subquery()
     told = (
         select(watchers.c.event_id, watchers.c.user_id, _picked(*_SHOWN_OF_PRICES).label("data"))
@@ -78,27 +96,28 @@ def price_changes(event_ids: Sequence[UUID]) -> Insert:
         .join(EventRecord, EventRecord.id == watchers.c.event_id)
         .join(User, and_(User.id == watchers.c.user_id, User.disabled_at.is_(None)))
     )
-    wanted = _wanted(told, Kind.PRICE_CHANGED)
-    gathering = insert(Mail).from_select(
-        ["user_id", "kind", "is_gathering", "due_at"],
+    return _wanted(told, Kind.PRICE_CHANGED)
+
+
+def _gathering(wanted: CTE) -> Insert:
+    """Make the mail that gathers changes for each user, or lock the one that there is.
+
+    The update changes nothing, but until it is committed nobody can claim the mail.
+    """
+    people = (
         select(
             wanted.c.user_id, literal(MailKind.PRICE_CHANGES.value), true(), _due(wanted.c.digest)
         )
         .where(wanted.c.is_by_email)
         .distinct()
-        .order_by(wanted.c.user_id),
+        .order_by(wanted.c.user_id)
     )
-    # A no-op that locks: the mail cannot be claimed until these notifications are in it.
-    mails = (
-        gathering.on_conflict_do_update(
-            index_elements=[Mail.user_id],
-            index_where=text("is_gathering"),
-            set_={"user_id": gathering.excluded.user_id},
-        )
-        .returning(Mail.id, Mail.user_id)
-        .cte("gathering")
+    mails = insert(Mail).from_select(["user_id", "kind", "is_gathering", "due_at"], people)
+    return mails.on_conflict_do_update(
+        index_elements=[Mail.user_id],
+        index_where=text("is_gathering"),
+        set_={"user_id": mails.excluded.user_id},
     )
-    return _notified(Kind.PRICE_CHANGED, wanted, mails, mails.c.user_id == wanted.c.user_id)
 
 
 def _watchers(event_ids: Sequence[UUID]) -> CompoundSelect[UUID, UUID]:

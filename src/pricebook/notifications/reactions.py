@@ -1,16 +1,39 @@
 """What follows from events: notifications and mails, in the transaction that marks the events."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from uuid import UUID
 
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from pricebook.notifications import fan_out
 
+# Notifications that one statement makes: a second of work or two, well within its time limit.
+_MOST_AT_ONCE = 20_000
+
 
 async def tell_watchers(session: AsyncSession, event_ids: Sequence[UUID]) -> None:
     """Tell of a price those who watch the item or one of its tags, by inbox and mail."""
-    await session.execute(fan_out.price_changes(event_ids))
+    counted = await session.execute(fan_out.watcher_counts(event_ids))
+    portions = list(_portions((event_id, count) for event_id, count in counted))
+    if len(portions) > 1:
+        # All locks at first, in one order: two workers at this wait for each other only once.
+        await session.execute(fan_out.price_mails(event_ids))
+    for portion in portions:
+        await session.execute(fan_out.price_changes(portion))
+
+
+def _portions(counts: Iterable[tuple[UUID, int]]) -> Iterator[list[UUID]]:
+    """Split events so that none but a huge one makes more notifications than a statement may."""
+    portion: list[UUID] = []
+    total = 0
+    for event_id, count in counts:
+        if portion and total + count > _MOST_AT_ONCE:
+            yield portion
+            portion, total = [], 0
+        portion.append(event_id)
+        total += count
+    if portion:
+        yield portion
 
 
 async def mail_password_reset(session: AsyncSession, event_ids: Sequence[UUID]) -> None:
