@@ -93,19 +93,13 @@ async def test_500_clients_miss_none_of_1000_events_through_a_restart(
         running = [asyncio.create_task(client.run()) for client in clients]
         await eventually(lambda: all(client.is_live for client in clients), 60)
         names = [f"E-{number}" for number in range(EVENTS)]
-        for name in names[:300]:
-            tell(session, name)
-            await session.commit()
+        await tell_in_turn(session, names[:300])
         assert await connections(settings) <= CONNECTIONS
         first.send_signal(signal.SIGTERM)
-        for name in names[300:600]:
-            tell(session, name)
-            await session.commit()
+        await tell_in_turn(session, names[300:600])
         await asyncio.to_thread(first.wait, 10)
         with api_process(settings, listening):
-            for name in names[600:]:
-                tell(session, name)
-                await session.commit()
+            await tell_in_turn(session, names[600:])
             await eventually(lambda: all(one.has_just_heard(names[-1]) for one in clients), 60)
             assert await connections(settings) <= CONNECTIONS
             for one in running:
@@ -118,6 +112,13 @@ async def test_500_clients_miss_none_of_1000_events_through_a_restart(
         counted = Counter(client.heard)
         assert set(counted) == set(names)
         assert set(counted.values()) == {1}
+
+
+async def tell_in_turn(session, names) -> None:
+    """Commit a few at a time."""
+    for number in range(0, len(names), 5):
+        tell(session, *names[number : number + 5])
+        await session.commit()
 
 
 async def connections(settings) -> int:
