@@ -48,6 +48,8 @@ def test_one_server_without_the_other_is_refused(monkeypatch: pytest.MonkeyPatch
         ("STOP_SECONDS", "0"),
         ("AUTH__UNKNOWN", "1"),
         ("HTTP__TRUSTED_PROXIES", '["10.0.0.0/99"]'),
+        ("MAIL__URL", "imap://mail.example.com"),
+        ("MAIL__SENDER", "Pricebook"),
     ],
 )
 def test_a_setting_that_makes_no_sense_is_refused(
@@ -56,3 +58,12 @@ def test_a_setting_that_makes_no_sense_is_refused(
     monkeypatch.setenv(f"PRICEBOOK_{name}", value)
     with pytest.raises(ValidationError):
         Settings()
+
+
+def test_a_mail_url_whose_password_is_not_encoded_is_refused_and_not_shown(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("PRICEBOOK_MAIL__URL", "smtp://ann:pass/hidden@mail.example.com")
+    with pytest.raises(ValidationError, match="write @") as refused:
+        Settings()
+    assert "pass" not in str(refused.value).replace("password", "")

@@ -1,8 +1,10 @@
 """The groups of settings: what belongs together, with units in the names."""
 
 import re
+from email.utils import parseaddr
 from ipaddress import IPv4Network, IPv6Network
 from typing import Annotated, Literal
+from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, SecretStr
 
@@ -30,7 +32,20 @@ def _mail_url(url: SecretStr) -> SecretStr:
     if not url.get_secret_value().startswith(("smtp://", "smtps://", "file:///")):
         message = "must begin with smtp://, smtps:// or file:///"
         raise ValueError(message)
+    try:
+        urlsplit(url.get_secret_value()).port  # noqa: B018 -- it is read to see whether it can be
+    except ValueError:
+        # That error would show what stands there, which may be a password.
+        message = "must have a number for its port; in a password, write @ : / as %40 %3A %2F"
+        raise ValueError(message) from None
     return url
+
+
+def _address(sender: str) -> str:
+    if not re.fullmatch(r"[^\s@]+@[^\s@]+", parseaddr(sender)[1]):
+        message = "must be an address, such as Pricebook <prices@shop.example.com>"
+        raise ValueError(message)
+    return sender
 
 
 def _long_enough(keys: SecretStr) -> SecretStr:
@@ -203,7 +218,7 @@ class MailSettings(Group):
     starttls: Literal["auto", "always", "never"] = Field(
         "auto", description="Whether smtp:// turns to TLS: if offered, or fail without, or never."
     )
-    sender: str = Field(
+    sender: Annotated[str, AfterValidator(_address)] = Field(
         "Pricebook <pricebook@localhost>", description="The From address of every mail."
     )
     timeout_seconds: PositiveSeconds = Field(
