@@ -1,10 +1,12 @@
 """Every kind of mail, in text and HTML, whatever people are called."""
 
+from datetime import timedelta
 from decimal import Decimal
 from html.parser import HTMLParser
 
 import pytest
 
+from pricebook.auth.one_time import LIFETIMES
 from pricebook.notifications.kinds import MailKind
 from pricebook.notifications.letters import Change, write
 
@@ -105,6 +107,17 @@ def test_the_link_stands_in_both(kind):
     written = write(kind, said("Ann"))
     for body in (written.text, written.html):
         assert "https://prices.example.com/verify-email#token=pbv_abc" in body
+
+
+def test_the_mails_say_truly_how_long_their_links_work():
+    assert LIFETIMES["password_reset"] == timedelta(hours=1)
+    assert LIFETIMES["verify_email"] == timedelta(days=7)
+    reset = write(MailKind.PASSWORD_RESET, said("Ann"))
+    assert "within an hour" in reset.text
+    assert "within an hour" in reset.html
+    proof = write(MailKind.VERIFY_EMAIL, said("Ann"))
+    assert "within seven days" in proof.text
+    assert "for seven days" in proof.html
 
 
 @pytest.mark.parametrize(

@@ -163,6 +163,12 @@ async def test_a_link_that_was_tampered_with_does_nothing(api, viewer, preferenc
     assert await preferences(viewer) == AS_MADE
 
 
+async def test_a_link_outlives_the_rotation_of_the_key(make_api, viewer, link, settings):
+    old = settings.secret_key.get_secret_value()
+    api = await make_api(secret_key=SecretStr(f"{40 * 'new '},{old}"))
+    assert (await api.post(link(viewer.id), **ONE_CLICK)).status_code == 200
+
+
 async def test_the_link_of_someone_who_is_gone_does_no_harm(api, link):
     assert (await api.post(link(uuid4()), **ONE_CLICK)).status_code == 200
 

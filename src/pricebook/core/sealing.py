@@ -77,11 +77,13 @@ def _derived(key: str) -> bytes:
     return base64.urlsafe_b64encode(derive.derive(key.encode()))
 
 
-def signing_key(settings: Settings, purpose: str) -> bytes | None:
-    """Return a key for HMACs of one purpose, made of the first key; None without one."""
+def signing_keys(settings: Settings, purpose: str) -> list[bytes]:
+    """Return keys for HMACs of one purpose, one for each key: the first signs, all verify."""
     given = settings.secret_key.get_secret_value() if settings.secret_key else ""
-    first = given.split(",", maxsplit=1)[0].strip()
-    if not first:
-        return None
-    derive = HKDF(algorithm=SHA256(), length=32, salt=None, info=f"pricebook {purpose}".encode())
-    return derive.derive(first.encode())
+    return [
+        HKDF(algorithm=SHA256(), length=32, salt=None, info=f"pricebook {purpose}".encode()).derive(
+            key.strip().encode()
+        )
+        for key in given.split(",")
+        if key.strip()
+    ]

@@ -6,7 +6,7 @@ import hmac
 from hashlib import sha256
 from uuid import UUID
 
-from pricebook.core.sealing import signing_key
+from pricebook.core.sealing import signing_keys
 from pricebook.core.settings import Settings
 from pricebook.notifications.errors import UnsubscribeLinkInvalid
 from pricebook.notifications.kinds import UNMUTABLE, Channel, Kind
@@ -22,15 +22,15 @@ class Unsubscriber:
 
     def __init__(self, settings: Settings) -> None:
         """Sign with the secret key of the settings, if there is one."""
-        self._key = signing_key(settings, "unsubscribe")
+        self._keys = signing_keys(settings, "unsubscribe")
         self._url = settings.public_url.rstrip("/") + PATH
 
     def url(self, user_id: UUID, kind: Kind) -> str | None:
         """Return the link to be mailed, if there is a key to sign it with."""
-        if self._key is None or (kind, Channel.EMAIL) in UNMUTABLE:
+        if not self._keys or (kind, Channel.EMAIL) in UNMUTABLE:
             return None
         said = user_id.bytes + kind.value.encode()
-        token = base64.urlsafe_b64encode(_seal(self._key, said) + said).rstrip(b"=")
+        token = base64.urlsafe_b64encode(_seal(self._keys[0], said) + said).rstrip(b"=")
         return f"{self._url}?token={token.decode()}"
 
     def read(self, token: str) -> tuple[UUID, Kind]:
@@ -45,7 +45,7 @@ class Unsubscriber:
         except (ValueError, binascii.Error) as error:
             raise UnsubscribeLinkInvalid(pointer="query/token") from error
         seal, said = signed[:_SEAL_BYTES], signed[_SEAL_BYTES:]
-        if self._key is None or not hmac.compare_digest(seal, _seal(self._key, said)):
+        if not any(hmac.compare_digest(seal, _seal(key, said)) for key in self._keys):
             raise UnsubscribeLinkInvalid(pointer="query/token")
         return UUID(bytes=said[:_ID_BYTES]), Kind(said[_ID_BYTES:].decode())
 
