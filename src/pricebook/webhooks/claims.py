@@ -77,6 +77,8 @@ def _chosen(held: Mapping[UUID, int], concurrency: int, capacity: int) -> Select
     count = func.coalesce(holding.c.count, 0)
     share = func.least(_AHEAD, func.greatest(concurrency, literal(capacity) // func.count().over()))
     most = case((WebhookEndpoint.failing_since.is_(None), share), else_=concurrency)
+    # Many at a time cost little more than one.
+    is_low = count <= func.greatest(most / 2, concurrency)
     still_signs = WebhookEndpoint.old_secret_until > func.now()
     endpoint = (
         select(
@@ -84,7 +86,7 @@ def _chosen(held: Mapping[UUID, int], concurrency: int, capacity: int) -> Select
             WebhookEndpoint.url,
             WebhookEndpoint.sealed_secret,
             case((still_signs, WebhookEndpoint.old_sealed_secret)).label("old_sealed_secret"),
-            func.greatest(most - count, 0).label("room"),
+            case((is_low, most - count), else_=0).label("room"),
         )
         .outerjoin(holding, holding.c.endpoint_id == WebhookEndpoint.id)
         .where(_IS_ACTIVE)
