@@ -1,8 +1,10 @@
 """One API process: uvicorn on a socket that its parent has opened."""
 
 import gc
+import resource
 import socket
 import sys
+from contextlib import suppress
 from typing import Any, cast
 
 import uvicorn
@@ -25,6 +27,7 @@ def run(settings: Settings, listening: socket.socket) -> None:
     """Serve requests from the socket until SIGTERM or SIGINT."""
     server = make_server(create_app(settings), settings)
     _spare_the_collector()
+    _lift_the_limit_of_files()
     server.run(sockets=[listening])
 
 
@@ -73,6 +76,14 @@ def _spare_the_collector() -> None:
     gc.collect()
     gc.freeze()
     gc.set_threshold(*_GC_THRESHOLDS)
+
+
+def _lift_the_limit_of_files() -> None:
+    """Open as many streams as the machine allows: each is a file, and 1,024 is the usual limit."""
+    _soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    # macOS says that there is no limit, and then refuses to have none.
+    with suppress(ValueError, OSError):
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
 def main() -> None:

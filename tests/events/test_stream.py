@@ -2,6 +2,7 @@
 
 import asyncio
 import random
+import re
 from contextlib import AsyncExitStack
 from uuid import uuid4
 
@@ -294,3 +295,17 @@ async def test_nobody_listening_means_nothing_is_read(server, database, viewer, 
     follower.wake()
     again = await server.listen(viewer)
     assert again.events == []
+
+
+async def test_a_sign_of_life_never_takes_a_reader_back(server, session, viewer, monkeypatch):
+    """What it says of the place lies behind all that waits before it."""
+    monkeypatch.setattr(streaming, "_BEAT_SECONDS", -1.0)
+    listener = await server.listen(viewer)
+    for number in range(60):
+        tell(session, f"E-{number}")
+        await session.commit()
+        await asyncio.sleep(0.02)
+    await listener.until_told(60)
+    found = re.findall(rb"id: ([0-9]+)\.", listener.received)
+    assert [*map(int, found)] == sorted(map(int, found))
+    assert len(found) > 61

@@ -10,7 +10,14 @@ from starlette.types import ASGIApp
 from pricebook.core.errors import Malformed
 from pricebook.core.problems import problem
 
-_SENT = ("Authorization", "Content-Type", "If-Match", "If-None-Match", "Idempotency-Key")
+_SENT = (
+    "Authorization",
+    "Content-Type",
+    "Idempotency-Key",
+    "If-Match",
+    "If-None-Match",
+    "Last-Event-ID",
+)
 _READ = (
     "ETag",
     "Idempotency-Replayed",

@@ -102,7 +102,8 @@ class Stream:
 
     def keep_alive(self, now: float) -> None:
         """Send a sign of life if nothing was sent for long."""
-        if now - self.quiet_since > _BEAT_SECONDS and not self._is_sending:
+        is_busy = self._is_sending or self._chunks
+        if now - self.quiet_since > _BEAT_SECONDS and not is_busy:
             self.offer(self.beat(), 0)
 
     async def serve(self, send: Send, backlog: AsyncIterator[bytes]) -> None:

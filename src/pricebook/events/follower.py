@@ -76,6 +76,7 @@ class Follower:
         self._place: Place | None = None
         self._woken = asyncio.Event()
         self._is_stopping = False
+        self._is_away = False
 
     @property
     def place(self) -> Place | None:
@@ -121,21 +122,28 @@ class Follower:
         """Follow the log until stopped."""
         while not self._is_stopping:
             self._woken.clear()
+            if not self._listening and not self._joining:
+                self._place = None
+                await self._woken.wait()
+                continue
             try:
                 await self._look()
-            except Exception as error:
-                if is_outage(error):
-                    log.warning("the log cannot be followed, the database is away")
-                else:
-                    log.exception("the log cannot be followed")
+            except Exception as error:  # noqa: BLE001 -- told, and tried again: every stream hangs on it
+                self._note(error)
                 await asyncio.sleep(_OUTAGE_PAUSE_SECONDS)
-            await self._pause()
+            else:
+                self._is_away = False
+                await self._pause()
+
+    def _note(self, error: Exception) -> None:
+        """Say so once for each outage; what has not been told is told after it."""
+        if not is_outage(error):
+            log.error("the log cannot be followed", exc_info=error)
+        elif not self._is_away:
+            log.warning("the log cannot be followed, the database is away")
+            self._is_away = True
 
     async def _pause(self) -> None:
-        if not self._listening and not self._joining:
-            self._place = None
-            await self._woken.wait()
-            return
         with suppress(TimeoutError):
             async with asyncio.timeout(self._poll_seconds):
                 await self._woken.wait()
