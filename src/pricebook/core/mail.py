@@ -6,7 +6,7 @@ import re
 import secrets
 import socket
 from collections.abc import Iterator
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from email import policy
 from email.headerregistry import Address, BaseHeader, HeaderRegistry, UnstructuredHeader
@@ -122,18 +122,17 @@ class Mailer:
         else:
             await self._carry_to_server(self._url, message)
 
-    async def _carry_to_server(self, url: SplitResult, message: EmailMessage | None = None) -> None:
-        client = await self._client(url)
-        try:
-            # Not as a context manager: interrupted, that would wait for an answer to QUIT.
+    async def _carry_to_server(self, url: SplitResult, message: EmailMessage) -> None:
+        with ExitStack() as afterwards:
             async with asyncio.timeout(self._settings.timeout_seconds):
+                client = await self._client(url)
+                # As a context manager it would, interrupted, wait for an answer to QUIT.
+                afterwards.callback(client.close)
                 await client.connect()
-                await (client.send_message(message) if message else client.ehlo())
+                await client.send_message(message)
             # It is sent; however the server takes leave.
             with suppress(SMTPException, OSError, TimeoutError):
                 await client.quit(timeout=_GOODBYE_SECONDS)
-        finally:
-            client.close()
 
     async def _client(self, url: SplitResult) -> SMTP:
         if self._own_name is None:
