@@ -2,9 +2,12 @@
 
 import asyncio
 import signal
+from urllib.parse import urlsplit
 
 import pytest
+from pydantic import SecretStr
 from sqlalchemy import func, select
+from tests.core.test_database import Line
 from tests.faults.conftest import LEASE_SECONDS, add_endpoint, add_events, eventually
 
 from pricebook.core.deliveries import Status
@@ -135,3 +138,34 @@ async def test_a_worker_that_sleeps_past_its_lease_changes_nothing_when_it_wakes
     assert await attempts(database) == 2
     await add_events(session, 1)
     await eventually(backlog.is_gone)
+
+
+@pytest.fixture
+async def line(settings):
+    """The way from a worker to PostgreSQL, which may fall silent."""
+    url = urlsplit(settings.database_url.get_secret_value())
+    made = Line(url.hostname, url.port)
+    await made.connect()
+    yield made
+    made.thaw()
+    await made.cut()
+
+
+async def test_a_stop_waits_for_no_database_that_is_silent(
+    run_worker, receiver, session, settings, line
+):
+    url = urlsplit(settings.database_url.get_secret_value())
+    way = url.netloc.replace(f":{url.port}", f":{line.port}")
+    worker = run_worker(database_url=SecretStr(url._replace(netloc=way).geturl()), stop_seconds=2)
+    await add_events(session, 3)
+
+    async def is_sent():
+        return receiver.asked["/a"] == 3
+
+    await eventually(is_sent)
+    line.freeze()
+    # Long enough for it to have asked.
+    await asyncio.sleep(1.5)
+    worker.send(signal.SIGTERM)
+    assert await asyncio.to_thread(worker.wait, 8)
+    assert worker.exit_code == 0

@@ -34,6 +34,7 @@ class Dispatcher:
         self._filling = [_Lookout(runner.lane.name, runner.fill) for runner in self._runners]
         for runner, lookout in zip(self._runners, self._filling, strict=True):
             runner.on_room = lookout.wake
+        self._stopped = asyncio.Event()
 
     def wake(self) -> None:
         """Look for work now, and not only at the next beat."""
@@ -43,22 +44,31 @@ class Dispatcher:
         """Claim nothing more."""
         for lookout in (self._expanding, *self._filling):
             lookout.stop()
+        self._stopped.set()
 
     async def run(self, finish_seconds: float) -> None:
         """Work until stopped, then finish what is under way within about `finish_seconds`."""
+        looking = [asyncio.create_task(one.keep()) for one in (self._expanding, *self._filling)]
         aside = [
             asyncio.create_task(work())
             for runner in self._runners
             for work in (runner.record, runner.renew)
         ]
         try:
-            await asyncio.gather(*(one.keep() for one in (self._expanding, *self._filling)))
-            await asyncio.gather(*(runner.finish(finish_seconds) for runner in self._runners))
+            await self._stopped.wait()
+            await self._finish(looking, finish_seconds)
         finally:
-            for task in aside:
+            for task in (*looking, *aside):
                 task.cancel()
-            await asyncio.gather(*aside, return_exceptions=True)
+            await asyncio.gather(*looking, *aside, return_exceptions=True)
             await asyncio.gather(*(runner.hand_back() for runner in self._runners))
+
+    async def _finish(self, looking: Sequence[asyncio.Task[None]], seconds: float) -> None:
+        """Let what was looked for come, unless the database is silent; then let it be sent."""
+        until = asyncio.get_running_loop().time() + seconds
+        await asyncio.wait(looking, timeout=seconds)
+        left = max(0, until - asyncio.get_running_loop().time())
+        await asyncio.gather(*(runner.finish(left) for runner in self._runners))
 
     async def _expand(self) -> bool:
         has_more = await self._expander.expand()
