@@ -122,14 +122,15 @@ class Mailer:
         else:
             await self._carry_to_server(self._url, message)
 
-    async def _carry_to_server(self, url: SplitResult, message: EmailMessage) -> None:
+    async def _carry_to_server(self, url: SplitResult, message: EmailMessage | None = None) -> None:
         with ExitStack() as afterwards:
             async with asyncio.timeout(self._settings.timeout_seconds):
                 client = await self._client(url)
                 # As a context manager it would, interrupted, wait for an answer to QUIT.
                 afterwards.callback(client.close)
                 await client.connect()
-                await client.send_message(message)
+                if message is not None:
+                    await client.send_message(message)
             # It is sent; however the server takes leave.
             with suppress(SMTPException, OSError, TimeoutError):
                 await client.quit(timeout=_GOODBYE_SECONDS)
