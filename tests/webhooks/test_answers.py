@@ -1,9 +1,16 @@
 """What is made of whatever a receiver answers."""
 
 import asyncio
+import ssl
+from datetime import UTC, datetime, timedelta
 
 import pytest
 from aiohttp import web
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
+from cryptography.x509.oid import NameOID
 from pydantic import SecretStr
 from tests.webhooks.conftest import DELIVERED, price_changed, until
 
@@ -91,6 +98,51 @@ async def test_failures_are_told_in_a_few_words(
     (attempt,) = await attempts()
     assert attempt.error.startswith(error)
     assert attempt.status_code is None
+
+
+@pytest.fixture
+async def impostor(tmp_path):
+    """A receiver that speaks TLS, under a certificate of its own making."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "127.0.0.1")])
+    certificate = (
+        x509.CertificateBuilder()
+        .subject_name(name)
+        .issuer_name(name)
+        .public_key(key.public_key())
+        .serial_number(1)
+        .not_valid_before(datetime.now(UTC) - timedelta(days=1))
+        .not_valid_after(datetime.now(UTC) + timedelta(days=1))
+        .sign(key, hashes.SHA256())
+    )
+    pem = tmp_path / "certificate.pem"
+    pem.write_bytes(
+        key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
+        + certificate.public_bytes(Encoding.PEM)
+    )
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(pem)
+    heard = []
+
+    async def hear(reader, writer):
+        heard.append(await reader.read(1))
+        writer.close()
+
+    async with await asyncio.start_server(hear, "127.0.0.1", 0, ssl=context) as server:
+        yield f"https://127.0.0.1:{server.sockets[0].getsockname()[1]}/", heard
+
+
+async def test_a_certificate_that_nobody_vouches_for_is_a_failure(
+    impostor, make_endpoint, happen, run_worker, attempts
+):
+    url, heard = impostor
+    await make_endpoint(url=url)
+    await happen()
+    run_worker()
+    await until(attempts)
+    (attempt,) = await attempts()
+    assert attempt.error == "TLS failed: self-signed certificate"
+    assert heard in ([], [b""])
 
 
 async def test_no_valid_http_is_a_failure(make_endpoint, happen, run_worker, attempts):

@@ -5,11 +5,13 @@ from uuid import uuid4
 
 import orjson
 import pytest
+from arq.constants import default_queue_name
 from sqlalchemy import delete, func, select, update
 from standardwebhooks import Webhook
 from tests.webhooks.conftest import DEAD, DELIVERED, PENDING, price_changed, until
 
 from pricebook.core.outbox import EventRecord
+from pricebook.core.queue import DRAIN
 from pricebook.items.events import ItemDeleted
 from pricebook.users.events import PasswordResetRequested
 from pricebook.webhooks.models import WebhookDelivery, WebhookMessage
@@ -176,6 +178,21 @@ async def test_a_replay_needs_a_moment(api, admin, make_endpoint, body):
 @pytest.mark.parametrize("since", ["0001-01-01T00:00:00Z", "9999-12-31T23:59:59Z"])
 async def test_a_replay_takes_any_moment(ask, make_endpoint, since):
     assert await ask(await make_endpoint(), "replay", {"since": since}) == {"deliveries": 0}
+
+
+@pytest.mark.parametrize("wish", ["test", "replay", "redeliver"])
+async def test_workers_are_told_at_once_of_what_somebody_asks_for(
+    wish, ask, make_endpoint, happen, expand, deliveries, app
+):
+    endpoint = await make_endpoint()
+    await happen()
+    await expand()
+    (delivery,) = await deliveries()
+    await app.state.valkey.flushdb()
+    if wish == "redeliver":
+        wish = f"deliveries/{delivery.id}/redeliver"
+    await ask(endpoint, wish, {"since": EVER} if wish == "replay" else None)
+    await until(lambda: app.state.valkey.zscore(default_queue_name, DRAIN))
 
 
 @pytest.mark.parametrize("status", [DELIVERED, DEAD])

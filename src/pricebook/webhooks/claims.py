@@ -75,7 +75,7 @@ def _chosen(held: Mapping[UUID, int], concurrency: int, capacity: int) -> Select
         ("endpoint_id", Uuid(), list(held)), ("count", BigInteger(), list(held.values()))
     )
     count = func.coalesce(holding.c.count, 0)
-    share = func.least(_AHEAD, func.greatest(concurrency, literal(capacity) // func.count().over()))
+    share = func.greatest(concurrency, func.least(_AHEAD, literal(capacity) // func.count().over()))
     most = case((WebhookEndpoint.failing_since.is_(None), share), else_=concurrency)
     # Many at a time cost little more than one.
     is_low = count <= func.greatest(most / 2, concurrency)
@@ -119,15 +119,19 @@ def new_attempts(rows: Sequence[tuple[Any, ...]]) -> Insert:
     return insert(WebhookAttempt).from_select([column.name for column in given.c], select(given))
 
 
-def locked(endpoint_ids: Collection[UUID]) -> Select[UUID]:
+def locked(endpoint_ids: Collection[UUID], *conditions: ColumnElement[bool]) -> Select[UUID]:
     """Lock endpoints, always in the same order, so that no two workers wait for each other."""
-    chosen = select(WebhookEndpoint.id).where(WebhookEndpoint.id == one_of(endpoint_ids))
+    chosen = select(WebhookEndpoint.id).where(
+        WebhookEndpoint.id == one_of(endpoint_ids), *conditions
+    )
     return chosen.order_by(WebhookEndpoint.id).with_for_update(key_share=True)
 
 
 def _kept(endpoint_ids: Collection[UUID], *conditions: ColumnElement[bool]) -> Update:
     """Change the state of endpoints, which is no edit: version and time of change stay."""
-    chosen = update(WebhookEndpoint).where(WebhookEndpoint.id == one_of(endpoint_ids), *conditions)
+    chosen = update(WebhookEndpoint).where(
+        WebhookEndpoint.id.in_(locked(endpoint_ids, *conditions))
+    )
     return chosen.values(updated_at=WebhookEndpoint.updated_at)
 
 

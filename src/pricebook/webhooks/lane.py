@@ -23,6 +23,9 @@ from pricebook.webhooks.models import WebhookDelivery
 from pricebook.webhooks.sender import Sender, WebhookOutcome
 from pricebook.webhooks.signing import Signer
 
+# Held of an endpoint, it leaves no room for another.
+_MORE_THAN_ANY = 1_000_000
+
 
 class Door:
     """The way to one endpoint: so many may pass at once, and nobody once it is shut."""
@@ -70,7 +73,8 @@ class WebhookLane(Lane[WebhookClaim, WebhookOutcome]):
         """Lease what is due, by the endpoint."""
         counts = Counter(claim.endpoint_id for claim in held)
         # What a receiver that is gone has answered may not be written down yet.
-        counts.update({one.endpoint_id: self.capacity for one in held if one.door.is_shut})
+        shut = {one.endpoint_id for one in held if one.door.is_shut}
+        counts.update(dict.fromkeys(shut, _MORE_THAN_ANY))
         statement = claims.claimed(
             counts,
             room,
