@@ -230,15 +230,21 @@ class Streams:
 class EventStream(Response):
     """The response of a route that streams; everything else about it is an ordinary route."""
 
-    media_type = _MEDIA_TYPE
-    charset = "utf-8"
+    # Its type is in the headers, or FastAPI would describe it as plain text.
+    media_type = None
 
     def __init__(self, streams: Streams, caller: Caller, source: Source) -> None:
         """Stream `source` to the caller."""
         self.status_code = 200
         self.background = None
-        # A proxy is to pass on each event as it comes (nginx has a header of its own for that).
-        self.init_headers({"Cache-Control": "no-store", "X-Accel-Buffering": "no"})
+        self.init_headers(
+            {
+                "Content-Type": _MEDIA_TYPE,
+                "Cache-Control": "no-store",
+                # nginx is to pass on each event as it comes.
+                "X-Accel-Buffering": "no",
+            }
+        )
         self._streams = streams
         self._caller = caller
         self._source = source
@@ -269,21 +275,21 @@ async def _end_with_client(receive: Receive, stream: Stream) -> None:
 
 
 def documented(example: str, schema: str) -> dict[int | str, dict[str, Any]]:
-    """Describe a stream for OpenAPI: each event's data is JSON, of the model named `schema`."""
+    """Describe a stream for OpenAPI: the data is JSON, of the model named `schema` or `{}`."""
     text = {"type": "string"}
+    nothing = {"type": "object", "maxProperties": 0}
     item = {
         "type": "object",
-        "required": ["data"],
         "properties": {
             "id": text,
             "event": text,
             "data": {
                 **text,
                 "contentMediaType": "application/json",
-                "contentSchema": {"$ref": f"#/components/schemas/{schema}"},
+                "contentSchema": {"anyOf": [{"$ref": f"#/components/schemas/{schema}"}, nothing]},
             },
             "retry": {"type": "integer", "minimum": 0},
         },
     }
-    content = {"schema": text, "itemSchema": item, "example": example}
+    content = {"itemSchema": item, "example": example}
     return {200: {"description": "The stream.", "content": {_MEDIA_TYPE: content}}}
