@@ -290,3 +290,14 @@ async def test_without_a_url_nothing_is_sent():
     unset = Mailer(MailSettings())
     assert not unset.is_ready
     assert not (await unset.send(letter())).is_delivered
+
+
+async def test_a_mail_server_is_asked_how_it_is_without_a_letter(sink, tmp_path):
+    assert await mailer(sink.url).complaint() is None
+    assert await mailer(tmp_path.as_uri()).complaint() is None
+    assert await Mailer(MailSettings()).complaint() is None
+    assert "STARTTLS" in await mailer(sink.url, starttls="always").complaint()
+    async with serving(Sink()) as gone:
+        url = gone.url
+    assert "SMTPConnectError" in await mailer(url).complaint()
+    assert sink.attempts == []
