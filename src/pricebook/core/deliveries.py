@@ -156,7 +156,8 @@ def released(table: type[Delivery], claims: Iterable[Claim]) -> Update:
 
 def settled(table: type[Delivery], verdicts: Iterable[tuple[Claim, Verdict]]) -> Update:
     """Record what becomes of deliveries; those whose lease was still held come back."""
-    claims, judged = zip(*verdicts, strict=True)
+    # In one order, as in `_held`: a worker renews leases while it records outcomes.
+    claims, judged = zip(*sorted(verdicts, key=lambda one: one[0].id), strict=True)
     given = arrays(
         ("id", Uuid(), [claim.id for claim in claims]),
         ("lease", BigInteger(), [claim.lease for claim in claims]),
@@ -180,7 +181,7 @@ def settled(table: type[Delivery], verdicts: Iterable[tuple[Claim, Verdict]]) ->
 
 def _held(table: type[Delivery], claims: Iterable[Claim]) -> Update:
     """Update what is leased under the numbers of `claims`."""
-    held = list(claims)
+    held = sorted(claims, key=lambda claim: claim.id)
     given = arrays(
         ("id", Uuid(), [claim.id for claim in held]),
         ("lease", BigInteger(), [claim.lease for claim in held]),
