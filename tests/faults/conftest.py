@@ -4,7 +4,6 @@ import asyncio
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import AsyncExitStack, ExitStack
-from datetime import timedelta
 from pathlib import Path
 from typing import Any
 from uuid import UUID, uuid4
@@ -135,24 +134,16 @@ class Backlog:
         """Whether everything that happened is told."""
         return not await self.unexpanded() and not await self.pending()
 
-    async def unexpanded(self, *, older_than: timedelta = timedelta()) -> int:
+    async def unexpanded(self) -> int:
         return await self.count(
-            select(func.count())
-            .select_from(EventRecord)
-            .where(
-                EventRecord.expanded_at.is_(None),
-                EventRecord.occurred_at < func.now() - older_than,
-            )
+            select(func.count()).select_from(EventRecord).where(EventRecord.expanded_at.is_(None))
         )
 
-    async def pending(self, *, older_than: timedelta = timedelta()) -> int:
+    async def pending(self) -> int:
         return await self.count(
             select(func.count())
             .select_from(WebhookDelivery)
-            .where(
-                WebhookDelivery.status == Status.PENDING,
-                WebhookDelivery.created_at <= func.now() - older_than,
-            )
+            .where(WebhookDelivery.status == Status.PENDING)
         )
 
     async def leased(self) -> int:

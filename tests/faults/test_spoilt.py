@@ -43,7 +43,11 @@ async def test_an_event_that_cannot_be_expanded_holds_up_no_other(
             return len(receiver.taken["/a"]) == told
 
         await eventually(are_told)
-    assert await backlog.pending() == 0
+
+    async def is_recorded():
+        return await backlog.pending() == 0
+
+    await eventually(is_recorded)
     left = select(EventRecord.payload["sku"]).where(EventRecord.expanded_at.is_(None))
     assert list(await session.scalars(left)) == ["GONE-0", "GONE-0"]
     assert worker.is_alive()
