@@ -155,14 +155,9 @@ async def _check_mail(settings: Settings) -> str:
         )
         raise MendableError(message)
     url = urlsplit(settings.mail.url.get_secret_value())
-    try:
-        mailer = Mailer(settings.mail)
-    except ValueError as error:
-        message = f"{error}: correct PRICEBOOK_MAIL__SENDER"
-        raise MendableError(message) from error
     if url.scheme == "file":
         return _check_mail_folder(Path(unquote(url.path)))
-    if complaint := await mailer.complaint():
+    if complaint := await Mailer(settings.mail).complaint():
         message = f"{complaint}: start the mail server, or correct PRICEBOOK_MAIL__URL"
         raise MendableError(message)
     return f"{url.hostname} answers"
