@@ -126,6 +126,7 @@ if __name__ == "__main__":
         http="httptools",
         lifespan="off",
         access_log=False,
+        log_level="critical",
         timeout_graceful_shutdown=1,
     )
     uvicorn.Server(config).run(sockets=[socket.socket(fileno=int(sys.argv[1]))])

@@ -251,7 +251,7 @@ class StreamSettings(Group):
         1_000, description="Events that may wait for a slow reader before it is dropped."
     )
     poll_seconds: PositiveSeconds = Field(
-        0.02, description="How often a process with readers looks for new events."
+        0.01, description="How often a process with readers looks for new events."
     )
 
 
