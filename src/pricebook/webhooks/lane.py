@@ -8,7 +8,7 @@ from typing import Any, ClassVar, TypeAlias
 from uuid import UUID
 from weakref import WeakValueDictionary
 
-from sqlalchemy import Row
+from sqlalchemy import Row, Update
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from pricebook.core.clock import now
@@ -153,26 +153,28 @@ class WebhookLane(Lane[WebhookClaim, WebhookOutcome]):
         }
         await session.execute(claims.failing(down))
         days = self._settings.disable_after_days
-        for reason, statement in (
-            ("gone", claims.disabled_as_gone(gone)),
-            ("failing", claims.disabled_as_failing(down, days)),
-        ):
-            for row in await session.execute(statement):
-                record(
-                    session,
-                    WebhookDisabled(webhook_id=row.id, reason=reason, owner_id=row.owner_id),
-                )
-        for row in await session.execute(claims.alerted(died)):
-            record(
-                session,
-                WebhookDeliveryDied(
-                    webhook_id=row.id, delivery_id=died[row.id], owner_id=row.owner_id
-                ),
-            )
+        await _disable(session, "gone", claims.disabled_as_gone(gone))
+        await _disable(session, "failing", claims.disabled_as_failing(down, days))
+        await _alert(session, died)
 
     async def close(self) -> None:
         """Close all connections."""
         await self._sender.close()
+
+
+async def _disable(session: AsyncSession, reason: str, disabled: Update) -> None:
+    for row in await session.execute(disabled):
+        event = WebhookDisabled(webhook_id=row.id, reason=reason, owner_id=row.owner_id)
+        record(session, event)
+
+
+async def _alert(session: AsyncSession, died: dict[UUID, UUID]) -> None:
+    """Tell of deliveries that died, by their endpoints; once for each time of failing."""
+    for row in await session.execute(claims.alerted(died)):
+        event = WebhookDeliveryDied(
+            webhook_id=row.id, delivery_id=died[row.id], owner_id=row.owner_id
+        )
+        record(session, event)
 
 
 def _attempt(claim: WebhookClaim, outcome: WebhookOutcome, _: Verdict) -> tuple[Any, ...]:
