@@ -56,8 +56,9 @@ def types_for(role: Role) -> list[str]:
 class EventRecord(Base):
     """An event as it lies in the outbox.
 
-    Ids are given out before commit, so readers order by `(transaction_id, id)` and read no further
-    than `pg_snapshot_xmin(pg_current_snapshot())`: then none that commits late is passed over.
+    Ids are given out before commit, so no id tells what a reader has seen. Whoever follows the log
+    asks for what the snapshot of its last look had not seen, and none that commits late is passed
+    over; the order is that of `(transaction_id, id)`.
     """
 
     __tablename__ = "events"
