@@ -1,7 +1,8 @@
 """Nothing acknowledged goes untold, whatever is killed; the usual way, under the same faults."""
 
 import pytest
-from tests.chaos.lost import Plan, PricebooksWay, UsualWay, run
+from tests.chaos.lost import Plan, run
+from tests.chaos.ways import PricebooksWay, UsualWay
 
 pytestmark = pytest.mark.chaos
 
