@@ -72,6 +72,18 @@ import { Webhook } from "standardwebhooks";    // npm install standardwebhooks
 const event = new Webhook(secret).verify(body, headers); // throws WebhookVerificationError
 ```
 
+- Any 2xx within 15 s is success. A redirect is a failure. 410 disables the webhook at once; to fail
+  for five days disables it and tells its owner.
+- A failure is tried again after 5 s, 5 min, 30 min, 2 h, 5 h, 10 h and 10 h, each up to a fifth
+  more or less; `Retry-After` can put an attempt off to twice the wait. Then the delivery is dead:
+  the owner is told once, and `POST /v1/webhooks/{id}/replay` with a `since` sends what was missed.
+- `GET /v1/webhooks/{id}/deliveries` shows each attempt with its status, time and the head of the
+  answer; `…/redeliver` sends the same bytes again; `…/test` sends a message of type `webhook.test`.
+- `PATCH` with `{"paused": true}` holds deliveries back, `false` lets them go. After
+  `…/rotate-secret` both secrets sign for a day.
+- Events may come out of order: their ids grow with time. Only public addresses are reached, judged
+  as the connection is made; `PRICEBOOK_WEBHOOKS__ALLOWED_NETWORKS` opens networks of your own.
+
 **The live stream**: server-sent events, some milliseconds after the commit. `type`, `tag` and
 `item` choose, and each may be repeated.
 

@@ -173,3 +173,15 @@ async def test_a_secret_that_no_key_opens_is_a_failure_with_a_name(
         "not signed: no key of PRICEBOOK_SECRET_KEY opens it"
     }
     assert listener.told == []
+
+
+async def test_without_a_key_to_sign_with_deliveries_wait(
+    listener, make_endpoint, happen, run_worker, deliveries, webhook_settings
+):
+    await make_endpoint()
+    await happen()
+    run_worker(Sealer(webhook_settings.model_copy(update={"secret_key": None})))
+    await until(deliveries)
+    await asyncio.sleep(0.5)
+    assert [(one.status, one.attempts) for one in await deliveries()] == [("pending", 0)]
+    assert listener.told == []

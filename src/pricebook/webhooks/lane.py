@@ -15,7 +15,7 @@ from pricebook.core.clock import now
 from pricebook.core.deliveries import Claim, Status, Verdict
 from pricebook.core.lanes import Lane
 from pricebook.core.outbox import record
-from pricebook.core.sealing import SealBrokenError, Sealer, SecretKeyMissing
+from pricebook.core.sealing import SealBrokenError, Sealer
 from pricebook.core.settings import Settings
 from pricebook.webhooks import claims
 from pricebook.webhooks.events import WebhookDeliveryDied, WebhookDisabled
@@ -65,12 +65,15 @@ class WebhookLane(Lane[WebhookClaim, WebhookOutcome]):
         self.lease_seconds = settings.delivery.lease_seconds
         self._sender = Sender(settings.webhooks)
         self._signer = Signer(sealer)
+        self._is_ready = sealer.is_ready
         self._doors: WeakValueDictionary[UUID, Door] = WeakValueDictionary()
 
     async def claim(
         self, session: AsyncSession, held: Sequence[WebhookClaim], room: int
     ) -> Sequence[WebhookClaim]:
-        """Lease what is due, by the endpoint."""
+        """Lease what is due, by the endpoint; without a key to sign with, all of it waits."""
+        if not self._is_ready:
+            return []
         counts = Counter(claim.endpoint_id for claim in held)
         # What a receiver that is gone has answered may not be written down yet.
         shut = {one.endpoint_id for one in held if one.door.is_shut}
@@ -119,7 +122,7 @@ class WebhookLane(Lane[WebhookClaim, WebhookOutcome]):
         message_id = str(claim.message_id)
         try:
             headers = self._signer.headers(claim.sealed_secrets, message_id, timestamp, body)
-        except (SealBrokenError, SecretKeyMissing) as error:
+        except SealBrokenError as error:
             return WebhookOutcome(error=f"not signed: {error}", started_at=now())
         return await self._sender.post(claim.url, headers, body)
 
