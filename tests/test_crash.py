@@ -13,7 +13,7 @@ from tests.processes import ForkedApi
 
 from pricebook.core.database import Database
 from pricebook.core.outbox import EventRecord
-from pricebook.core.settings import Settings
+from pricebook.core.settings import DatabaseSettings, Settings
 from pricebook.items.models import Item
 from pricebook.users.models import User
 
@@ -24,7 +24,9 @@ KILLS = 100
 
 @pytest.fixture
 def server(settings: Settings) -> Iterator[ForkedApi]:
-    running = ForkedApi(settings)
+    # Few connections are soon made anew.
+    few = DatabaseSettings(pool_size=WRITERS, read_pool_size=1)
+    running = ForkedApi(settings.model_copy(update={"database": few}))
     running.start()
     yield running
     running.close()

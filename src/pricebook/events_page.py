@@ -61,7 +61,7 @@ The body is `{"type": "item.price_changed", "timestamp": "2026-11-22T09:30:00.12
 An event may come twice, under the same `webhook-id`. Verify the body as it came, byte for byte:
 
 ```python
-from standardwebhooks import Webhook          # pip install standardwebhooks
+from standardwebhooks import Webhook  # pip install standardwebhooks
 
 event = Webhook(secret).verify(body, headers)  # raises WebhookVerificationError
 ```
