@@ -199,6 +199,7 @@ async def test_each_change_is_told_without_what_is_internal(api, editor, recorde
             "item.price_changed",
             {
                 **facts,
+                "name": "Sledge",
                 "old_price": "12.5000",
                 "new_price": "13.0000",
                 "old_currency": "EUR",
