@@ -146,7 +146,7 @@ async def _measure_lateness(
     )
     return [
         at_most(60, ours.percentile(0.99), what),
-        at_most(30, ours.percentile(0.99), "ms, the same as SPEED.md asks for"),
+        at_most(30, ours.percentile(0.99), "ms, the same, as it should be one day"),
         at_most(2, ours.percentile(0.99) / bare.percentile(0.99), beside),
         at_most(0, ours.missing, "deliveries missed, or told twice"),
         at_most(1, ours.processors, f"processors used meanwhile, beside {bare.processors:.2f}"),

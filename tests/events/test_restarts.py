@@ -87,7 +87,7 @@ class Client:
 async def test_500_clients_miss_none_of_1000_events_through_a_restart(
     settings, listening, port, api, session, viewer
 ):
-    """PROMISE 17. They come back to the next process with `Last-Event-ID`."""
+    """They come back to the next process with `Last-Event-ID`."""
     clients = [Client(port, api.tokens[viewer.id]) for _ in range(CLIENTS)]
     with api_process(settings, listening) as first:
         running = [asyncio.create_task(client.run()) for client in clients]

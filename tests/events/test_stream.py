@@ -46,7 +46,7 @@ async def test_the_answer_is_one_that_proxies_and_browsers_leave_alone(server, v
 async def test_a_thousand_events_out_of_order_across_16_transactions_are_all_told(
     server, settings, viewer
 ):
-    """PROMISE 7: ids are given out before commit, and the last to begin may be the first to end."""
+    """Ids are given out before commit, and the last to begin may be the first to end."""
     listener = await server.listen(viewer)
     chance = random.Random(7)
     names = [f"E-{number}" for number in range(1_000)]
