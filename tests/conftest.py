@@ -4,12 +4,13 @@ import asyncio
 import shutil
 import tempfile
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, asynccontextmanager
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
 from uuid import UUID, uuid4
 
+import asyncpg
 import httpx2
 import pytest
 import structlog
@@ -137,6 +138,34 @@ async def session(database: Database) -> AsyncIterator[AsyncSession]:
     """A session that commits for real; the tables are emptied afterwards."""
     async with database.sessions() as opened:
         yield opened
+
+
+async def until(condition: Callable[[], Any], seconds: float = 10) -> None:
+    """Wait for what happens elsewhere: until the condition, perhaps a coroutine function, holds."""
+    async with asyncio.timeout(seconds):
+        while True:
+            found = condition()
+            if await found if asyncio.iscoroutine(found) else found:
+                return
+            await asyncio.sleep(0.01)
+
+
+@pytest.fixture
+async def scratch(urls: dict[str, str], worker_name: str) -> str:
+    """The URL of an empty database of this worker's own."""
+    url = urls[f"scratch_{worker_name}"]
+    async with connected(url) as connection:
+        await connection.execute("DROP SCHEMA public CASCADE; CREATE SCHEMA public")
+    return url
+
+
+@asynccontextmanager
+async def connected(url: str) -> AsyncIterator[asyncpg.Connection]:
+    connection = await asyncpg.connect(url)
+    try:
+        yield connection
+    finally:
+        await connection.close()
 
 
 EMPTY_ALL = "; ".join(f"DELETE FROM {table.name}" for table in reversed(metadata.sorted_tables))

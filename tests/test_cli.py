@@ -5,16 +5,15 @@ import json
 import socket
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-from contextlib import asynccontextmanager
 from pathlib import Path
 
-import asyncpg
 import httpx2
 import pytest
 from aiosmtpd.controller import Controller
 from aiosmtpd.handlers import Sink
 from pydantic import SecretStr
 from redis.asyncio import Redis
+from tests.conftest import connected
 
 from pricebook import cli, doctor
 from pricebook.core.schema_head import needed_head
@@ -24,23 +23,6 @@ from pricebook.core.settings import Settings, load_settings
 NOWHERE = "postgresql://nobody@127.0.0.1:1/nothing"
 
 Run = Callable[..., Awaitable[tuple[int, str]]]
-
-
-@pytest.fixture
-async def scratch(urls: dict[str, str], worker_name: str) -> str:
-    url = urls[f"scratch_{worker_name}"]
-    async with connected(url) as connection:
-        await connection.execute("DROP SCHEMA public CASCADE; CREATE SCHEMA public")
-    return url
-
-
-@asynccontextmanager
-async def connected(url: str) -> AsyncIterator[asyncpg.Connection]:
-    connection = await asyncpg.connect(url)
-    try:
-        yield connection
-    finally:
-        await connection.close()
 
 
 @pytest.fixture

@@ -3,12 +3,11 @@
 import subprocess
 import sys
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from pathlib import Path
 
 import asyncpg
 import pytest
-from tests.conftest import ROOT
+from tests.conftest import ROOT, connected
 
 Finished = subprocess.CompletedProcess[str]
 
@@ -39,24 +38,6 @@ REFUSED = {
     "an empty sku": "UPDATE items SET sku = ''",
     "a second item with a sku": "UPDATE items SET sku = 'SKU-1'",
 }
-
-
-@pytest.fixture
-async def scratch(urls: dict[str, str], worker_name: str) -> str:
-    """The URL of an empty database of this worker's own."""
-    url = urls[f"scratch_{worker_name}"]
-    async with connected(url) as connection:
-        await connection.execute("DROP SCHEMA public CASCADE; CREATE SCHEMA public")
-    return url
-
-
-@asynccontextmanager
-async def connected(url: str) -> AsyncIterator[asyncpg.Connection]:
-    connection = await asyncpg.connect(url)
-    try:
-        yield connection
-    finally:
-        await connection.close()
 
 
 def run(tool: str, *arguments: str, url: str = "postgresql://nowhere") -> Finished:

@@ -8,6 +8,7 @@ from uuid import UUID, uuid4
 
 import pytest
 from sqlalchemy import func, insert, select, text, update
+from tests.conftest import until
 
 from pricebook.core.database import open_database
 from pricebook.core.deliveries import Claim, Outcome, Status, is_due, judge, leased
@@ -98,12 +99,6 @@ async def make_mail(session, viewer):
 async def state_of(database, mail_id):
     async with database.sessions() as fresh:
         return await fresh.get(Mail, mail_id)
-
-
-async def until(condition, seconds=5):
-    async with asyncio.timeout(seconds):
-        while not await condition():  # noqa: ASYNC110 -- what is waited for happens in PostgreSQL
-            await asyncio.sleep(0.01)
 
 
 async def test_what_is_due_is_delivered_once(database, make_mail, running):

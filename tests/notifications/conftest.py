@@ -104,13 +104,3 @@ def change_price(api, editor) -> Callable[..., Awaitable[None]]:
         assert reply.status_code == 200, reply.text
 
     return change
-
-
-async def until(condition: Callable[[], Any], seconds: float = 10) -> None:
-    """Wait until the condition, which may be a coroutine function, holds."""
-    async with asyncio.timeout(seconds):
-        while True:
-            found = condition()
-            if await found if asyncio.iscoroutine(found) else found:
-                return
-            await asyncio.sleep(0.01)

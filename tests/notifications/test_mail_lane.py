@@ -6,7 +6,8 @@ from email import message_from_bytes, policy
 import pytest
 from pydantic import SecretStr
 from sqlalchemy import func, select, text, update
-from tests.notifications.conftest import mail_to, until
+from tests.conftest import until
+from tests.notifications.conftest import mail_to
 from tests.sink import Sink, serving
 
 from pricebook.auth.models import OneTimeToken

@@ -5,7 +5,8 @@ from datetime import timedelta
 
 import pytest
 from sqlalchemy import func, insert, select, update
-from tests.notifications.conftest import mail_to, until
+from tests.conftest import until
+from tests.notifications.conftest import mail_to
 
 from pricebook.core.deliveries import Status
 from pricebook.core.expansion import Expander

@@ -185,16 +185,6 @@ async def run_worker(
         await task
 
 
-async def until(condition: Callable[[], Any], seconds: float = 10) -> None:
-    """Wait for what happens elsewhere: in PostgreSQL, or at the receiver."""
-    async with asyncio.timeout(seconds):
-        while True:
-            found = condition()
-            if await found if asyncio.iscoroutine(found) else found:
-                return
-            await asyncio.sleep(0.02)
-
-
 @pytest.fixture
 def deliveries(database: Database) -> Callable[..., Awaitable[list[WebhookDelivery]]]:
     """Return the deliveries as they are now, oldest first: all, or an endpoint's."""

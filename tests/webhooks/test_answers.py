@@ -12,7 +12,8 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 from cryptography.x509.oid import NameOID
 from pydantic import SecretStr
-from tests.webhooks.conftest import DELIVERED, price_changed, until
+from tests.conftest import until
+from tests.webhooks.conftest import DELIVERED, price_changed
 
 from pricebook.core.sealing import Sealer
 

@@ -7,7 +7,8 @@ import orjson
 from aiohttp import web
 from sqlalchemy import func, select, text, update
 from standardwebhooks import Webhook
-from tests.webhooks.conftest import DELIVERED, PENDING, price_changed, until
+from tests.conftest import until
+from tests.webhooks.conftest import DELIVERED, PENDING, price_changed
 
 from pricebook.items.events import ItemDeleted
 from pricebook.subscriptions import SUBSCRIPTIONS

@@ -5,7 +5,8 @@ from datetime import timedelta
 
 import pytest
 from sqlalchemy import func, select, text, update
-from tests.webhooks.conftest import DEAD, DELIVERED, PENDING, price_changed, until
+from tests.conftest import until
+from tests.webhooks.conftest import DEAD, DELIVERED, PENDING, price_changed
 
 from pricebook.core.settings import WebhookSettings
 from pricebook.webhooks.events import WebhookDeliveryDied, WebhookDisabled

@@ -8,7 +8,8 @@ import pytest
 from arq.constants import default_queue_name
 from sqlalchemy import delete, func, select, update
 from standardwebhooks import Webhook
-from tests.webhooks.conftest import DEAD, DELIVERED, PENDING, price_changed, until
+from tests.conftest import until
+from tests.webhooks.conftest import DEAD, DELIVERED, PENDING, price_changed
 
 from pricebook.core.outbox import EventRecord
 from pricebook.core.queue import DRAIN

@@ -8,7 +8,7 @@ import pytest
 from pydantic import SecretStr
 from sqlalchemy import func, select, update
 from standardwebhooks import Webhook, WebhookVerificationError
-from tests.webhooks.conftest import until
+from tests.conftest import until
 
 from pricebook.core.sealing import Sealer
 from pricebook.webhooks.models import WebhookEndpoint

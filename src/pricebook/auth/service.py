@@ -28,7 +28,7 @@ from pricebook.core.attempts import Budget, PasswordGate
 from pricebook.core.clock import now
 from pricebook.core.database import Database
 from pricebook.core.outbox import record
-from pricebook.core.pagination import CursorInvalid, Page, decode_cursor, encode_cursor
+from pricebook.core.pagination import Page, id_before, newest_first
 from pricebook.core.principal import Principal
 from pricebook.core.reading import Compiled, ReadPool, Row
 from pricebook.core.security import API_KEY_PREFIX, SESSION_PREFIX, new_token, token_digest
@@ -41,7 +41,6 @@ MAX_API_KEYS = 100
 DEFAULT_LIFETIME = timedelta(hours=AuthSettings().session_hours)
 
 _USER_AGENT_LENGTH = 300
-_NEWEST_FIRST = "newest"
 _ACCOUNT = Compiled(queries.account())
 
 
@@ -225,17 +224,6 @@ async def _page(
     credential: queries.Credential,
     listing: Listing,
 ) -> Page[Row]:
-    before = _place(listing.cursor) if listing.cursor else None
+    before = id_before(listing.cursor)
     found = await reads.rows(Compiled(queries.page_of(rows, credential, listing, before)))
-    if len(found) <= listing.limit:
-        return Page(items=found)
-    last = found[listing.limit - 1]["id"]
-    return Page(items=found[: listing.limit], next_cursor=encode_cursor(_NEWEST_FIRST, [last]))
-
-
-def _place(cursor: str) -> UUID:
-    (place,) = decode_cursor(cursor, _NEWEST_FIRST, 1)
-    try:
-        return UUID(place)
-    except (AttributeError, TypeError, ValueError) as error:
-        raise CursorInvalid(pointer="query/cursor") from error
+    return newest_first(found, listing.limit)

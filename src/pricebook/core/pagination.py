@@ -5,11 +5,13 @@ import binascii
 from collections.abc import Iterable, Sequence
 from typing import Annotated, Any, Generic, TypeVar
 from urllib.parse import urlencode
+from uuid import UUID
 
 import orjson
 from fastapi import Query, Request, Response
 
 from pricebook.core.errors import Invalid
+from pricebook.core.reading import Row
 from pricebook.core.schemas import Output
 
 T = TypeVar("T")
@@ -62,6 +64,33 @@ def decode_cursor(cursor: str, order: str, count: int) -> list[Any]:
     if not isinstance(found, list) or len(found) != count + 1 or found[0] != order:
         raise CursorInvalid(pointer="query/cursor")
     return found[1:]
+
+
+_NEWEST_FIRST = "newest"
+
+
+def id_before(cursor: str | None) -> UUID | None:
+    """Return the id below which a page of a list begins that is ordered by falling ids.
+
+    Raises:
+        CursorInvalid: It is no cursor of such a list.
+
+    """
+    if cursor is None:
+        return None
+    (last,) = decode_cursor(cursor, _NEWEST_FIRST, 1)
+    try:
+        return UUID(last)
+    except (AttributeError, TypeError, ValueError) as error:
+        raise CursorInvalid(pointer="query/cursor") from error
+
+
+def newest_first(found: list[Row], limit: int) -> Page[Row]:
+    """Cut a page off rows in the order of falling ids: one row more tells that another follows."""
+    if len(found) <= limit:
+        return Page(items=found)
+    last = found[limit - 1]["id"]
+    return Page(items=found[:limit], next_cursor=encode_cursor(_NEWEST_FIRST, [last]))
 
 
 def link_next(request: Request, response: Response, cursor: str | None) -> None:

@@ -9,7 +9,7 @@ from sqlalchemy import Delete
 from sqlalchemy.engine import CursorResult
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from pricebook.core.pagination import CursorInvalid, decode_cursor, encode_cursor
+from pricebook.core.pagination import id_before, newest_first
 from pricebook.core.principal import Principal
 from pricebook.core.reading import Compiled, ReadPool, Row
 from pricebook.items.errors import ItemNotFound
@@ -32,29 +32,14 @@ from pricebook.notifications.unsubscribing import Unsubscriber
 MAX_WATCHES = 1_000
 """Of one person, and of each kind."""
 
-_NEWEST_FIRST = "newest"
-
 
 async def read_inbox(reads: ReadPool, person: Principal, query: InboxQuery) -> Row:
     """Return what `Inbox` shows: one page of someone's notifications, newest first."""
-    before = _place(query.cursor) if query.cursor else None
+    before = id_before(query.cursor)
     page = queries.inbox_page(person.user_id, before, query.limit, unread=query.unread)
-    rows = await reads.rows(Compiled(page))
-    found = rows[: query.limit]
-    has_more = len(rows) > query.limit
-    return {
-        "items": found,
-        "next_cursor": encode_cursor(_NEWEST_FIRST, [found[-1]["id"]]) if has_more else None,
-        "unread_count": await reads.value(queries.unread_count(), user_id=person.user_id),
-    }
-
-
-def _place(cursor: str) -> UUID:
-    (last,) = decode_cursor(cursor, _NEWEST_FIRST, 1)
-    try:
-        return UUID(last)
-    except (AttributeError, TypeError, ValueError) as error:
-        raise CursorInvalid(pointer="query/cursor") from error
+    found = newest_first(await reads.rows(Compiled(page)), query.limit)
+    unread_count = await reads.value(queries.unread_count(), user_id=person.user_id)
+    return {**dict(found), "unread_count": unread_count}
 
 
 async def mark_notification(

@@ -12,7 +12,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from yarl import URL
 
 from pricebook.core.outbox import record
-from pricebook.core.pagination import CursorInvalid, Page, decode_cursor, encode_cursor
+from pricebook.core.pagination import Page, id_before, newest_first
 from pricebook.core.principal import Principal
 from pricebook.core.reading import Compiled, ReadPool, Row
 from pricebook.core.sealing import SealBrokenError, Sealer
@@ -168,20 +168,9 @@ async def page_of(
     listing: WebhookListing,
 ) -> Page[Row]:
     """Return one page of rows, newest first."""
-    before = _place(listing.cursor) if listing.cursor else None
+    before = id_before(listing.cursor)
     found = await reads.rows(Compiled(queries.page_of(rows, table, listing.limit, before)))
-    if len(found) <= listing.limit:
-        return Page(items=found)
-    last = found[listing.limit - 1]["id"]
-    return Page(items=found[: listing.limit], next_cursor=encode_cursor(_NEWEST_FIRST, [last]))
-
-
-def _place(cursor: str) -> UUID:
-    (place,) = decode_cursor(cursor, _NEWEST_FIRST, 1)
-    try:
-        return UUID(place)
-    except (AttributeError, TypeError, ValueError) as error:
-        raise CursorInvalid(pointer="query/cursor") from error
+    return newest_first(found, listing.limit)
 
 
 async def tend_secrets(session: AsyncSession, sealer: Sealer) -> int:
