@@ -144,7 +144,7 @@ HOSTILE = "Prices\r\nBcc: eve@example.com\n\n<script>\x00\u2028"
 
 
 async def test_no_name_adds_a_header(sink):
-    sender = "Eve\r\nBcc: eve@example.com <prices@example.com>"
+    sender = '"Eve\r\nBcc: eve@example.com" <prices@example.com>'
     await mailer(sink.url, sender=sender).send(letter(subject=HOSTILE))
     (message,) = sink.accepted
     assert "Bcc" not in message
