@@ -143,9 +143,8 @@ async def test_a_server_that_takes_the_mail_and_then_hangs_has_taken_it():
 HOSTILE = "Prices\r\nBcc: eve@example.com\n\n<script>\x00\u2028"
 
 
-async def test_no_name_adds_a_header(sink):
-    sender = '"Eve\r\nBcc: eve@example.com" <prices@example.com>'
-    await mailer(sink.url, sender=sender).send(letter(subject=HOSTILE))
+async def test_no_subject_adds_a_header(sink):
+    await mailer(sink.url).send(letter(subject=HOSTILE))
     (message,) = sink.accepted
     assert "Bcc" not in message
     assert message["Subject"] == "Prices Bcc: eve@example.com <script>"

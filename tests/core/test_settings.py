@@ -50,6 +50,7 @@ def test_one_server_without_the_other_is_refused(monkeypatch: pytest.MonkeyPatch
         ("HTTP__TRUSTED_PROXIES", '["10.0.0.0/99"]'),
         ("MAIL__URL", "imap://mail.example.com"),
         ("MAIL__SENDER", "Pricebook"),
+        ("MAIL__SENDER", "Eve\r\nBcc: eve@example.com <prices@example.com>"),
     ],
 )
 def test_a_setting_that_makes_no_sense_is_refused(

@@ -42,7 +42,8 @@ def _mail_url(url: SecretStr) -> SecretStr:
 
 
 def _address(sender: str) -> str:
-    if not re.fullmatch(r"[^\s@]+@[^\s@]+", parseaddr(sender)[1]):
+    is_address = re.fullmatch(r"[^\s@]+@[^\s@]+", parseaddr(sender)[1])
+    if not is_address or not sender.isprintable():
         message = "must be an address, such as Pricebook <prices@shop.example.com>"
         raise ValueError(message)
     return sender
