@@ -201,3 +201,8 @@ def arrays(*columns: tuple[str, TypeEngine[Any], Sequence[object]]) -> TableValu
     given = [literal(list(values), ARRAY(kind)) for _name, kind, values in columns]
     shape = [column(name, kind) for name, kind, _values in columns]
     return func.unnest(*given).table_valued(*shape, name="given").render_derived()
+
+
+def one_of(ids: Iterable[UUID]) -> ColumnElement[list[UUID]]:
+    """Return any of `ids`, however many they are, in one plan."""
+    return func.any(literal(list(ids), ARRAY(Uuid())))

@@ -6,10 +6,18 @@ from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from uuid import UUID
 
 import structlog
-from sqlalchemy import ARRAY, ColumnElement, Select, Update, Uuid, func, literal, select, update
+from sqlalchemy import (
+    Select,
+    Update,
+    func,
+    not_,
+    select,
+    update,
+)
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from pricebook.core.database import Database, is_outage
+from pricebook.core.deliveries import one_of
 from pricebook.core.outbox import Event, EventRecord
 
 Reaction = Callable[[AsyncSession, Sequence[UUID]], Awaitable[None]]
@@ -88,7 +96,7 @@ class Expander:
         return (
             select(EventRecord.id, EventRecord.type)
             .where(
-                EventRecord.expanded_at.is_(None), EventRecord.id != func.all(_ids(self._poisonous))
+                EventRecord.expanded_at.is_(None), not_(EventRecord.id == one_of(self._poisonous))
             )
             .order_by(EventRecord.transaction_id, EventRecord.id)
             .limit(limit)
@@ -97,9 +105,5 @@ class Expander:
 
 
 def _marked(events: Iterable[UUID]) -> Update:
-    marked = update(EventRecord).where(EventRecord.id == func.any(_ids(events)))
+    marked = update(EventRecord).where(EventRecord.id == one_of(events))
     return marked.values(expanded_at=func.now())
-
-
-def _ids(ids: Iterable[UUID]) -> ColumnElement[list[UUID]]:
-    return literal(list(ids), ARRAY(Uuid()))

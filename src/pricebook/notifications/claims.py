@@ -6,17 +6,13 @@ from typing import Any
 from uuid import UUID
 
 from sqlalchemy import (
-    ARRAY,
     ColumnElement,
     Select,
     Text,
-    Uuid,
     and_,
-    any_,
     cast,
     exists,
     func,
-    literal,
     or_,
     select,
 )
@@ -24,7 +20,7 @@ from sqlalchemy.dialects.postgresql import aggregate_order_by
 from sqlalchemy.orm import aliased
 from sqlalchemy.sql.dml import ReturningUpdate
 
-from pricebook.core.deliveries import is_due, leased
+from pricebook.core.deliveries import is_due, leased, one_of
 from pricebook.core.outbox import EventRecord
 from pricebook.items.events import ItemPriceChanged
 from pricebook.notifications.kinds import MailKind
@@ -115,7 +111,7 @@ def gathered_changes(mail_ids: Collection[UUID]) -> Select[*tuple[Any, ...]]:
             .label("place"),
             func.count().over(partition_by=Notification.mail_id).label("change_count"),
         )
-        .where(Notification.mail_id == any_(literal(list(mail_ids), ARRAY(Uuid()))))
+        .where(Notification.mail_id == one_of(mail_ids))
         .group_by(Notification.mail_id, item_id)
         .subquery()
     )

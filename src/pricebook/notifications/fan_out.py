@@ -13,10 +13,8 @@ from sqlalchemy import (
     ColumnElement,
     Select,
     Text,
-    Uuid,
     all_,
     and_,
-    any_,
     func,
     literal,
     or_,
@@ -24,6 +22,7 @@ from sqlalchemy import (
 )
 from sqlalchemy.dialects.postgresql import Insert, insert
 
+from pricebook.core.deliveries import one_of
 from pricebook.core.outbox import EventRecord
 from pricebook.notifications.kinds import Channel, Digest, Kind, switch
 from pricebook.notifications.models import Notification, NotificationSettings
@@ -76,7 +75,7 @@ def notifications_of(kind: Kind, wanted: CTE, mails: CTE, is_same: ColumnElement
 
 def among(event_ids: Sequence[UUID]) -> ColumnElement[bool]:
     """Whether an event is one of these."""
-    return EventRecord.id == any_(literal(list(event_ids), ARRAY(Uuid())))
+    return EventRecord.id == one_of(event_ids)
 
 
 def picked(*names: str) -> ColumnElement[Any]:

@@ -25,14 +25,13 @@ from sqlalchemy import (
     update,
 )
 
-from pricebook.core.deliveries import arrays, is_due, leased
+from pricebook.core.deliveries import arrays, is_due, leased, one_of
 from pricebook.webhooks.models import (
     WebhookAttempt,
     WebhookDelivery,
     WebhookEndpoint,
     WebhookMessage,
 )
-from pricebook.webhooks.queries import one_of
 
 # Claimed ahead for an endpoint that answers, so that it need not wait for the next look.
 _AHEAD = 100

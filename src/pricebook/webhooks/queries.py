@@ -6,18 +6,15 @@ from typing import Any
 from uuid import UUID
 
 from sqlalchemy import (
-    ARRAY,
     CTE,
     ColumnElement,
     Delete,
     Select,
     Update,
-    Uuid,
     and_,
     case,
     delete,
     func,
-    literal,
     not_,
     or_,
     select,
@@ -26,7 +23,7 @@ from sqlalchemy import (
 )
 from sqlalchemy.dialects import postgresql
 
-from pricebook.core.deliveries import Status
+from pricebook.core.deliveries import Status, one_of
 from pricebook.core.outbox import EventRecord
 from pricebook.core.reading import columns_of
 from pricebook.webhooks.events import NEVER_TOLD
@@ -50,11 +47,6 @@ _BODY = func.format(
     func.to_char(EventRecord.occurred_at, 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"'),
     EventRecord.payload,
 )
-
-
-def one_of(ids: Collection[UUID]) -> ColumnElement[list[UUID]]:
-    """Return any of `ids`, however many they are, in one plan."""
-    return func.any(literal(list(ids), ARRAY(Uuid())))
 
 
 def new_deliveries(
