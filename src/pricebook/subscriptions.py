@@ -34,7 +34,7 @@ SUBSCRIPTIONS: Subscriptions = {
     ItemPriceChanged: (webhooks.deliver, notifications.tell_watchers),
     ItemDeleted: (webhooks.deliver,),
     UserCreated: (webhooks.deliver, notifications.mail_verification),
-    UserUpdated: (webhooks.deliver, notifications.mail_verification),
+    UserUpdated: (webhooks.deliver,),
     UserDisabled: (webhooks.deliver,),
     UserDeleted: (webhooks.deliver,),
     UserPasswordChanged: (webhooks.deliver, notifications.warn_of_credentials),

@@ -49,6 +49,7 @@ async def test_a_new_address_is_to_be_proven(make_user, happen, mails):
     await happen(
         UserCreated(user_id=new.id, role="viewer"),
         UserUpdated(user_id=moved.id, changed=["name", "email"]),
+        EmailVerificationRequested(user_id=moved.id),
         EmailVerificationRequested(user_id=asking.id),
         UserUpdated(user_id=renamed.id, changed=["name"]),
         EmailVerificationRequested(user_id=proven.id),

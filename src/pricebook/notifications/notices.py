@@ -28,7 +28,6 @@ from pricebook.core.principal import Role
 from pricebook.notifications.fan_out import Told, among, as_preferred, notifications_of, picked
 from pricebook.notifications.kinds import MAILED_AS, Kind, MailKind
 from pricebook.notifications.models import Mail
-from pricebook.users.events import UserUpdated
 from pricebook.users.models import User
 
 # Of an endpoint's URL only the host is told: the rest may be secret.
@@ -93,10 +92,7 @@ def password_resets(event_ids: Sequence[UUID]) -> Insert:
 
 def verifications(event_ids: Sequence[UUID]) -> Insert:
     """Mail those whose address is new, or who ask to have it verified."""
-    has_moved = EventRecord.payload["changed"].has_key("email")
-    people = _people(event_ids).where(
-        User.email_verified_at.is_(None), or_(EventRecord.type != UserUpdated.type, has_moved)
-    )
+    people = _people(event_ids).where(User.email_verified_at.is_(None))
     return _mailed(MailKind.VERIFY_EMAIL, people)
 
 
