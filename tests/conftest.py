@@ -26,7 +26,13 @@ from pricebook.core.database import Database
 from pricebook.core.embedded import Postgres, Valkey
 from pricebook.core.outbox import EventRecord
 from pricebook.core.security import PasswordHasher
-from pricebook.core.settings import LimitSettings, LogSettings, Settings, StreamSettings
+from pricebook.core.settings import (
+    FileSettings,
+    LimitSettings,
+    LogSettings,
+    Settings,
+    StreamSettings,
+)
 from pricebook.items.models import Item
 from pricebook.main import create_app
 from pricebook.tables import metadata
@@ -97,7 +103,9 @@ def urls(request: pytest.FixtureRequest) -> dict[str, str]:
 
 
 @pytest.fixture(scope="session")
-def settings(urls: dict[str, str], worker_name: str) -> Settings:
+def settings(
+    urls: dict[str, str], worker_name: str, tmp_path_factory: pytest.TempPathFactory
+) -> Settings:
     number = int("".join(filter(str.isdigit, worker_name)) or 0)
     return Settings(
         database_url=SecretStr(urls[f"database_{worker_name}"]),
@@ -107,6 +115,7 @@ def settings(urls: dict[str, str], worker_name: str) -> Settings:
         log=LogSettings(format="json", level="WARNING", access=False),
         # A client that reads an answer to its end gets to the end of a stream.
         stream=StreamSettings(max_age_seconds=0.05),
+        files=FileSettings(url=(tmp_path_factory.getbasetemp() / "files").as_uri()),
     )
 
 

@@ -38,6 +38,9 @@ _VALUES: Mapping[str, Any] = {
     "role": "editor",
     "scopes": ["items:read"],
     "reason": "gone",
+    "job_id": "019a9e61-5a30-7c28-9f0b-3c4d5e6f7a8b",
+    "kind": "import_items",
+    "status": "succeeded",
 }
 
 _VALUES_OF: Mapping[str, Mapping[str, Any]] = {"webhook.updated": {"changed": ["url"]}}

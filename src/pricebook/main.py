@@ -10,10 +10,11 @@ from redis.asyncio import Redis
 from pricebook.api import TAGS, include_routers
 from pricebook.auth.service import make_authenticator
 from pricebook.core.database import open_database
+from pricebook.core.files import Files
 from pricebook.core.middleware import RequestMiddleware
 from pricebook.core.openapi import DocumentedApp
 from pricebook.core.problems import install_problems
-from pricebook.core.queue import Hints
+from pricebook.core.queue import JOBS_QUEUE, WORK, Hints
 from pricebook.core.rate_limits import RateLimiter
 from pricebook.core.route_table import RouteTable
 from pricebook.core.sealing import Sealer
@@ -70,12 +71,15 @@ def _lifespan(settings: Settings) -> Lifespan:
             open_database(settings, "pricebook-api") as database,
             _valkey(settings) as valkey,
             _limiter(settings, valkey) as limiter,
-            _hints(valkey) as hints,
+            _hints(Hints(valkey)) as hints,
+            _hints(Hints(valkey, WORK, JOBS_QUEUE)) as job_hints,
         ):
             app.state.database = database
             app.state.valkey = valkey
             app.state.limiter = limiter
             app.state.hints = hints
+            app.state.job_hints = job_hints
+            app.state.files = Files(settings)
             app.state.health = HealthMonitor(database, valkey, settings.mail)
             app.state.hasher = PasswordHasher(settings.auth)
             app.state.sealer = Sealer(settings)
@@ -123,8 +127,7 @@ async def _streams(app: FastAPI, settings: Settings) -> AsyncIterator[None]:
 
 
 @asynccontextmanager
-async def _hints(valkey: Redis) -> AsyncIterator[Hints]:
-    hints = Hints(valkey)
+async def _hints(hints: Hints) -> AsyncIterator[Hints]:
     sending = asyncio.create_task(hints.send())
     try:
         yield hints

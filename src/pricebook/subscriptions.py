@@ -7,6 +7,7 @@ transaction that marks them as expanded.
 from pricebook.auth.events import ApiKeyCreated, ApiKeyRevoked
 from pricebook.core.expansion import Subscriptions
 from pricebook.items.events import ItemCreated, ItemDeleted, ItemPriceChanged, ItemUpdated
+from pricebook.jobs.events import JobFinished
 from pricebook.notifications import reactions as notifications
 from pricebook.users.events import (
     EmailVerificationRequested,
@@ -49,4 +50,5 @@ SUBSCRIPTIONS: Subscriptions = {
     WebhookDisabled: (webhooks.deliver, notifications.tell_owner_of_webhook),
     WebhookDeliveryDied: (webhooks.deliver, notifications.tell_owner_of_webhook),
     WebhookDeleted: (webhooks.deliver,),
+    JobFinished: (webhooks.deliver,),
 }

@@ -4,6 +4,7 @@ from pricebook.auth import models as auth
 from pricebook.core import attempts, idempotency, outbox
 from pricebook.core.database import Base
 from pricebook.items import models as items
+from pricebook.jobs import models as jobs
 from pricebook.notifications import models as notifications
 from pricebook.users import models as users
 from pricebook.webhooks import models as webhooks
@@ -15,6 +16,7 @@ __all__ = [
     "auth",
     "idempotency",
     "items",
+    "jobs",
     "metadata",
     "notifications",
     "outbox",

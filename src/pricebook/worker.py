@@ -1,4 +1,4 @@
-"""The worker process: arq, its clock, and the dispatcher that they wake, until told to stop."""
+"""The worker process: arq, and what it wakes: the dispatcher and the runner of jobs."""
 
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
@@ -17,12 +17,22 @@ from pricebook.auth.service import prune_expired
 from pricebook.core import idempotency
 from pricebook.core.database import Database, is_outage, open_database
 from pricebook.core.dispatch import Dispatcher
+from pricebook.core.files import Files
 from pricebook.core.lanes import Lane
 from pricebook.core.logging import configure_logging
-from pricebook.core.queue import DRAIN, deserialize, serialize, worker_connection
+from pricebook.core.queue import (
+    DRAIN,
+    JOBS_QUEUE,
+    WORK,
+    deserialize,
+    serialize,
+    worker_connection,
+)
 from pricebook.core.sealing import Sealer
 from pricebook.core.settings import RetentionSettings, Settings, load_settings
 from pricebook.events import service as events
+from pricebook.jobs.run import Tasks, Tools
+from pricebook.jobs.runner import Runner
 from pricebook.notifications import service as notifications
 from pricebook.notifications.lane import MailLane
 from pricebook.subscriptions import SUBSCRIPTIONS
@@ -35,7 +45,11 @@ Pruner = Callable[[AsyncSession], Awaitable[int]]
 
 _JOB_TIMEOUT_SECONDS = 60
 _GOODBYE_SECONDS = 1.0
+_CANCEL_SECONDS = 0.5
 _EACH_SECOND = set(range(60))
+
+TASKS: Tasks = {}
+"""Every kind of job, and who does it."""
 
 log = structlog.get_logger(__name__)
 
@@ -64,6 +78,12 @@ async def drain(ctx: Context) -> None:
     """Carry what is new to its receivers: wakes the dispatcher, which never sleeps for long."""
     dispatcher: Dispatcher = ctx["dispatcher"]
     dispatcher.wake()
+
+
+async def start_jobs(ctx: Context) -> None:
+    """Start what waits: wakes the runner of jobs, which never sleeps for long."""
+    runner: Runner = ctx["runner"]
+    runner.wake()
 
 
 async def prune(ctx: Context) -> None:
@@ -124,25 +144,61 @@ def make_worker(settings: Settings, database: Database, dispatcher: Dispatcher) 
     )
 
 
+def make_job_worker(settings: Settings, runner: Runner) -> Worker:
+    """Make the worker of the queue of jobs, which wakes the runner; its own end stops neither."""
+    return Worker(
+        functions=[func(start_jobs, name=WORK)],
+        queue_name=JOBS_QUEUE,
+        redis_settings=worker_connection(settings),
+        ctx={"runner": runner},
+        job_serializer=serialize,
+        job_deserializer=deserialize,
+        handle_signals=False,
+        health_check_interval=5,
+        keep_result=0,
+        poll_delay=0.1,
+    )
+
+
 async def work(settings: Settings) -> None:
     """Run the worker until SIGTERM or SIGINT has stopped it."""
-    async with open_database(settings, "pricebook-worker") as database:
+    async with (
+        open_database(settings, "pricebook-worker") as database,
+        open_database(settings, "pricebook-jobs", is_patient=True) as patient,
+    ):
         lanes = make_lanes(settings, database)
         dispatcher = Dispatcher(database, SUBSCRIPTIONS, lanes, settings.delivery)
+        runner = Runner(database, Tools(settings, patient, Files(settings)), TASKS)
         worker = make_worker(settings, database, dispatcher)
+        job_worker = make_job_worker(settings, runner)
         delivering = asyncio.create_task(dispatcher.run(settings.stop_seconds / 2))
+        running = asyncio.create_task(runner.run())
+        listening = asyncio.create_task(job_worker.async_run())
         log.info("worker started")
         try:
             with suppress(asyncio.CancelledError):
                 await worker.async_run()
         finally:
             dispatcher.stop()
-            # With Valkey away its goodbye would be tried for ever.
-            with suppress(asyncio.CancelledError, RedisError, TimeoutError):
-                async with asyncio.timeout(_GOODBYE_SECONDS):
-                    await worker.close()
-            await delivering
+            runner.stop()
+            await _cancelled(listening)
+            await asyncio.gather(_goodbye(worker), _goodbye(job_worker))
+            await asyncio.gather(delivering, running)
             log.info("worker stopped")
+
+
+async def _cancelled(listening: asyncio.Task[None]) -> None:
+    """End it, though redis-py may take a cancellation for a time that is up."""
+    while not listening.done():
+        listening.cancel()
+        await asyncio.wait([listening], timeout=_CANCEL_SECONDS)
+
+
+async def _goodbye(worker: Worker) -> None:
+    """Let arq close; with Valkey away its goodbye would be tried for ever."""
+    with suppress(asyncio.CancelledError, RedisError, TimeoutError):
+        async with asyncio.timeout(_GOODBYE_SECONDS):
+            await worker.close()
 
 
 def main() -> None:

@@ -11,10 +11,11 @@ from sqlalchemy import func, insert, select, text, update
 from tests.conftest import until
 
 from pricebook.core.database import open_database
-from pricebook.core.deliveries import Claim, Outcome, Status, is_due, judge, leased
+from pricebook.core.deliveries import Claim, Outcome, Status, is_due, judge
 from pricebook.core.dispatch import Dispatcher
 from pricebook.core.expansion import Expander
 from pricebook.core.lanes import Lane
+from pricebook.core.leases import leased
 from pricebook.core.outbox import EventRecord, record
 from pricebook.core.settings import DatabaseSettings, DeliverySettings
 from pricebook.notifications.models import Mail

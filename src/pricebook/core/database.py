@@ -51,18 +51,23 @@ class Base(DeclarativeBase):
 class Database:
     """Both pools, made from the settings; nothing connects before the first use."""
 
-    def __init__(self, settings: Settings, *, application: str = "pricebook") -> None:
-        """Make the pools of one process, which PostgreSQL lists under `application`."""
-        self.engine = _make_engine(settings, application)
+    def __init__(
+        self, settings: Settings, *, application: str = "pricebook", is_patient: bool = False
+    ) -> None:
+        """Make the pools of one process, which PostgreSQL lists under `application`.
+
+        If it `is_patient`, a statement that writes may take as long as it likes: for jobs.
+        """
+        self.engine = _make_engine(settings, application, is_patient=is_patient)
         self.sessions = async_sessionmaker(
             self.engine, expire_on_commit=False, close_resets_only=False
         )
         self.reads = ReadPool(
-            _url(settings).replace("+asyncpg", ""),
+            asyncpg_url(settings),
             size=settings.database.read_pool_size,
             timeout_seconds=settings.database.pool_timeout_seconds,
             patience_seconds=_patience_seconds(settings),
-            server_settings=_server_settings(settings, application),
+            server_settings=server_settings_of(settings, application),
         )
 
     async def close(self) -> None:
@@ -72,9 +77,11 @@ class Database:
 
 
 @asynccontextmanager
-async def open_database(settings: Settings, application: str) -> AsyncIterator[Database]:
+async def open_database(
+    settings: Settings, application: str, *, is_patient: bool = False
+) -> AsyncIterator[Database]:
     """Yield a database whose connections are closed at the end."""
-    database = Database(settings, application=application)
+    database = Database(settings, application=application, is_patient=is_patient)
     try:
         yield database
     finally:
@@ -88,8 +95,9 @@ def _url(settings: Settings) -> str:
     return settings.database_url.get_secret_value()
 
 
-def _make_engine(settings: Settings, application: str) -> AsyncEngine:
+def _make_engine(settings: Settings, application: str, *, is_patient: bool) -> AsyncEngine:
     pool = settings.database
+    server_settings = server_settings_of(settings, application)
     engine = create_async_engine(
         _url(settings),
         poolclass=FairPool,
@@ -99,8 +107,8 @@ def _make_engine(settings: Settings, application: str) -> AsyncEngine:
         hide_parameters=True,
         connect_args={
             "timeout": pool.pool_timeout_seconds,
-            "command_timeout": _patience_seconds(settings),
-            "server_settings": _server_settings(settings, application),
+            "command_timeout": None if is_patient else _patience_seconds(settings),
+            "server_settings": server_settings | (PATIENT if is_patient else {}),
         },
     )
     event.listen(engine.sync_engine, "checkout", _refuse_closed)
@@ -112,7 +120,22 @@ def _patience_seconds(settings: Settings) -> float:
     return settings.database.statement_timeout_seconds + 1
 
 
-def _server_settings(settings: Settings, application: str) -> dict[str, str]:
+PATIENT = {
+    "statement_timeout": "0",
+    "lock_timeout": "30000",
+    "idle_in_transaction_session_timeout": "120000",
+    # A statement ends with the process that waits for it, and holds nobody up.
+    "client_connection_check_interval": "2000",
+}
+"""What long work asks of PostgreSQL otherwise; times in milliseconds."""
+
+
+def asyncpg_url(settings: Settings) -> str:
+    """Return the URL as asyncpg itself takes it."""
+    return _url(settings).replace("+asyncpg", "")
+
+
+def server_settings_of(settings: Settings, application: str) -> dict[str, str]:
     """Return what each connection asks of PostgreSQL; times in milliseconds."""
     pool = settings.database
     return {

@@ -7,34 +7,27 @@ the lease to another worker records nothing. A lease that runs out frees what a 
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import datetime
 from enum import StrEnum
 from random import uniform
-from typing import Any
-from uuid import UUID
 
 from sqlalchemy import (
-    ARRAY,
     BigInteger,
     ColumnElement,
     Float,
     Select,
-    TableValuedAlias,
     Text,
     Update,
     Uuid,
-    and_,
     case,
-    column,
     func,
-    literal,
     literal_column,
-    or_,
     select,
     update,
 )
 from sqlalchemy.orm import Mapped, mapped_column
-from sqlalchemy.types import TypeEngine
+
+from pricebook.core.leases import Lease, Leased, arrays, is_free, is_held
 
 # Every wait is up to this much longer or shorter, so that receivers that failed together do not
 # come back together.
@@ -51,19 +44,13 @@ class Status(StrEnum):
     DEAD = "dead"
 
 
-class Delivery:
+class Delivery(Leased):
     """The columns that every table of deliveries has."""
 
-    id: Mapped[UUID] = mapped_column(
-        primary_key=True, server_default=func.uuidv7(monotonic=True), sort_order=-1
-    )
     status: Mapped[str] = mapped_column(Text, server_default=Status.PENDING)
     # In the present round: a delivery that is sent anew starts a new one.
     attempts: Mapped[int] = mapped_column(server_default="0")
     due_at: Mapped[datetime] = mapped_column(server_default=func.now())
-    # The fencing token: each claim counts it up.
-    lease: Mapped[int] = mapped_column(server_default="0")
-    leased_until: Mapped[datetime | None]
     settled_at: Mapped[datetime | None]
     created_at: Mapped[datetime] = mapped_column(server_default=func.now())
 
@@ -77,11 +64,9 @@ class Delivery:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Claim:
+class Claim(Lease):
     """A delivery that this process alone may send, for as long as it renews the lease."""
 
-    id: UUID
-    lease: int
     attempts: int
     """Before this one, in the present round."""
 
@@ -133,30 +118,12 @@ _PENDING = literal_column(f"'{Status.PENDING}'", Text())
 
 def is_due(table: type[Delivery]) -> tuple[ColumnElement[bool], ...]:
     """Return what holds for deliveries that may be claimed now."""
-    is_free = or_(table.leased_until.is_(None), table.leased_until <= func.now())
-    return (table.status == _PENDING, table.due_at <= func.now(), is_free)
-
-
-def leased(table: type[Delivery], lease_seconds: float) -> Update:
-    """Take the lease of deliveries; the caller says which, and what of them it needs back."""
-    until = func.now() + timedelta(seconds=lease_seconds)
-    return update(table).values(lease=table.lease + 1, leased_until=until)
-
-
-def renewed(table: type[Delivery], claims: Iterable[Claim], lease_seconds: float) -> Update:
-    """Keep the leases of `claims`; those that are still held come back."""
-    until = func.now() + timedelta(seconds=lease_seconds)
-    return _held(table, claims).values(leased_until=until).returning(table.id)
-
-
-def released(table: type[Delivery], claims: Iterable[Claim]) -> Update:
-    """Hand the leases of `claims` back, so that another worker can go on at once."""
-    return _held(table, claims).values(leased_until=None)
+    return (table.status == _PENDING, table.due_at <= func.now(), is_free(table))
 
 
 def settled(table: type[Delivery], verdicts: Iterable[tuple[Claim, Verdict]]) -> Update:
     """Record what becomes of deliveries; those whose lease was still held come back."""
-    # In one order, as in `_held`: a worker renews leases while it records outcomes.
+    # In one order, as in `leases.renewed`: a worker renews leases while it records outcomes.
     claims, judged = zip(*sorted(verdicts, key=lambda one: one[0].id), strict=True)
     given = arrays(
         ("id", Uuid(), [claim.id for claim in claims]),
@@ -167,7 +134,7 @@ def settled(table: type[Delivery], verdicts: Iterable[tuple[Claim, Verdict]]) ->
     )
     return (
         update(table)
-        .where(_is_held(table, given))
+        .where(is_held(table, given))
         .values(
             status=given.c.status,
             attempts=table.attempts + given.c.tries,
@@ -177,32 +144,3 @@ def settled(table: type[Delivery], verdicts: Iterable[tuple[Claim, Verdict]]) ->
         )
         .returning(table.id)
     )
-
-
-def _held(table: type[Delivery], claims: Iterable[Claim]) -> Update:
-    """Update what is leased under the numbers of `claims`."""
-    held = sorted(claims, key=lambda claim: claim.id)
-    given = arrays(
-        ("id", Uuid(), [claim.id for claim in held]),
-        ("lease", BigInteger(), [claim.lease for claim in held]),
-    )
-    return update(table).where(_is_held(table, given))
-
-
-def _is_held(table: type[Delivery], given: TableValuedAlias) -> ColumnElement[bool]:
-    """Whether the lease is still out under this number: recording twice counts once."""
-    return and_(
-        table.id == given.c.id, table.lease == given.c.lease, table.leased_until.is_not(None)
-    )
-
-
-def arrays(*columns: tuple[str, TypeEngine[Any], Sequence[object]]) -> TableValuedAlias:
-    """Return rows made of one array a column, so that however many there are, it is one plan."""
-    given = [literal(list(values), ARRAY(kind)) for _name, kind, values in columns]
-    shape = [column(name, kind) for name, kind, _values in columns]
-    return func.unnest(*given).table_valued(*shape, name="given").render_derived()
-
-
-def one_of(ids: Iterable[UUID]) -> ColumnElement[list[UUID]]:
-    """Return any of `ids`, however many they are, in one plan."""
-    return func.any(literal(list(ids), ARRAY(Uuid())))

@@ -17,7 +17,7 @@ from sqlalchemy import (
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from pricebook.core.database import Database, is_outage
-from pricebook.core.deliveries import one_of
+from pricebook.core.leases import one_of
 from pricebook.core.outbox import Event, EventRecord
 
 Reaction = Callable[[AsyncSession, Sequence[UUID]], Awaitable[None]]

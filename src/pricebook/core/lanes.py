@@ -10,7 +10,7 @@ from uuid import UUID
 import structlog
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from pricebook.core import deliveries
+from pricebook.core import deliveries, leases
 from pricebook.core.database import Database, is_outage
 from pricebook.core.deliveries import Claim, Delivery, Outcome, Verdict, judge
 
@@ -157,7 +157,7 @@ class Runner(Generic[C, R]):
                 continue
             try:
                 async with self._sessions.begin() as session:
-                    statement = deliveries.renewed(self.lane.table, held, self.lane.lease_seconds)
+                    statement = leases.renewed(self.lane.table, held, self.lane.lease_seconds)
                     kept = set(await session.scalars(statement))
             except Exception as error:  # noqa: BLE001 -- told, and tried again
                 tell("leases not renewed yet", error, self.lane.name)
@@ -187,7 +187,7 @@ class Runner(Generic[C, R]):
                 await self._record_all()
                 if unfinished:
                     async with self._sessions.begin() as session:
-                        await session.execute(deliveries.released(self.lane.table, unfinished))
+                        await session.execute(leases.released(self.lane.table, unfinished))
         await self.lane.close()
 
 

@@ -14,11 +14,15 @@ from redis.backoff import ExponentialBackoff
 from redis.exceptions import ConnectionError as ValkeyConnectionError
 from redis.exceptions import RedisError
 from redis.exceptions import TimeoutError as ValkeyTimeoutError
+from sqlalchemy.ext.asyncio import AsyncSession
 
 from pricebook.core.settings import Settings
 
 DRAIN = "drain"
-"""The job that wakes a worker's dispatcher."""
+"""The arq job that wakes a worker's dispatcher."""
+WORK = "work"
+"""The arq job that wakes a worker's runner of jobs; it travels on a queue of its own."""
+JOBS_QUEUE = "pricebook:jobs"
 
 # Hints that come closer together than this become one.
 _HINT_GAP_SECONDS = 0.02
@@ -59,12 +63,28 @@ async def sees_worker(valkey: Redis) -> bool:
     return bool(await valkey.exists(_SIGN_OF_LIFE))
 
 
-class Hints:
-    """Tells the workers that there is something to deliver; they would see it within a second."""
+_HAS_JOBS = "pricebook.has_jobs"
 
-    def __init__(self, valkey: Redis) -> None:
+
+def expect_jobs(session: AsyncSession) -> None:
+    """Have the workers told, after the commit, of a new job."""
+    session.info[_HAS_JOBS] = True
+
+
+def has_jobs(session: AsyncSession) -> bool:
+    """Whether this session leaves a job to do."""
+    return _HAS_JOBS in session.info
+
+
+class Hints:
+    """Tells the workers that there is something to do; they would see it within a second."""
+
+    def __init__(self, valkey: Redis, job: str = DRAIN, queue: str = default_queue_name) -> None:
         """Send over the connections of `valkey`, which should give up soon."""
-        self._queue = ArqRedis(valkey.connection_pool, job_serializer=serialize)
+        self._job = job
+        self._queue = ArqRedis(
+            valkey.connection_pool, job_serializer=serialize, default_queue_name=queue
+        )
         self._given = asyncio.Event()
         self._is_stopping = False
 
@@ -97,7 +117,7 @@ class Hints:
         One that is just being done may have looked before our commit: then once more.
         """
         for _ in range(_HINT_TRIES):
-            if await self._queue.enqueue_job(DRAIN, _job_id=DRAIN):
+            if await self._queue.enqueue_job(self._job, _job_id=self._job):
                 return
             await asyncio.sleep(_HINT_GAP_SECONDS)
 

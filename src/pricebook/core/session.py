@@ -8,7 +8,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from pricebook.core.database import Database
 from pricebook.core.outbox import has_events
-from pricebook.core.queue import Hints
+from pricebook.core.queue import Hints, has_jobs
 from pricebook.core.reading import ReadPool
 
 
@@ -18,7 +18,7 @@ async def request_session(
     """Yield the request's one session; commit it, or roll it back on any error.
 
     Once committed events are there, this process's streams tell them at once, and a hint goes to
-    the workers after the response.
+    the workers after the response; another if there is a job.
     """
     database: Database = request.app.state.database
     async with database.sessions.begin() as session:
@@ -27,6 +27,9 @@ async def request_session(
         request.app.state.follower.wake()
         hints: Hints = request.app.state.hints
         afterwards.add_task(hints.give)
+    if has_jobs(session):
+        job_hints: Hints = request.app.state.job_hints
+        afterwards.add_task(job_hints.give)
 
 
 def read_pool(request: Request) -> ReadPool:

@@ -49,6 +49,13 @@ def _address(sender: str) -> str:
     return sender
 
 
+def _files_url(url: str) -> str:
+    if not re.match(r"^(file:///|s3://|gs://|az://)", url):
+        message = "must begin with file:///, s3://, gs:// or az://"
+        raise ValueError(message)
+    return url
+
+
 def _long_enough(keys: SecretStr) -> SecretStr:
     if any(len(key.strip()) < _KEY_LENGTH for key in keys.get_secret_value().split(",")):
         message = f"each key must have {_KEY_LENGTH} characters or more"
@@ -59,6 +66,7 @@ def _long_enough(keys: SecretStr) -> SecretStr:
 DatabaseUrl = Annotated[SecretStr, AfterValidator(_asyncpg_url)]
 RedisUrl = Annotated[SecretStr, AfterValidator(_redis_url)]
 MailUrl = Annotated[SecretStr, AfterValidator(_mail_url)]
+FilesUrl = Annotated[str, AfterValidator(_files_url)]
 SecretKeys = Annotated[SecretStr, AfterValidator(_long_enough)]
 Network = IPv4Network | IPv6Network
 PositiveSeconds = Annotated[float, Field(gt=0)]
@@ -256,6 +264,68 @@ class StreamSettings(Group):
     )
 
 
+class JobSettings(Group):
+    """Long work that people wait for: imports and export files."""
+
+    concurrency: Annotated[int, Field(ge=0)] = Field(
+        2,
+        description="Jobs that one worker process runs at once, the last place kept for short "
+        "ones; 0 leaves all to other workers.",
+    )
+    lease_seconds: PositiveSeconds = Field(
+        6, description="How long a worker that died holds its jobs; one that lives renews sooner."
+    )
+    max_attempts: AtLeastOne = Field(
+        5, description="Starts of a job, after deaths of workers and outages, before it has failed."
+    )
+
+
+class ExportSettings(Group):
+    """Streams of the whole list."""
+
+    at_once: AtLeastOne = Field(
+        8, description="Streamed exports at once in one API process; past it 503 with Retry-After."
+    )
+    stall_seconds: PositiveSeconds = Field(
+        20, description="A reader that takes nothing for so long is cut off."
+    )
+    max_minutes: PositiveSeconds = Field(
+        60, description="The longest that one export may hold its snapshot of the database."
+    )
+
+
+class ImportSettings(Group):
+    """What an import may send."""
+
+    max_bytes: AtLeastOne = Field(
+        1024 * 1024 * 1024, description="Largest upload, as sent; past it 413."
+    )
+    max_unpacked_bytes: AtLeastOne = Field(
+        8 * 1024 * 1024 * 1024, description="Largest upload once decompressed."
+    )
+    uploads_at_once: AtLeastOne = Field(
+        8, description="Uploads at once in one API process; past it 503 with Retry-After."
+    )
+    stall_seconds: PositiveSeconds = Field(
+        15, description="An upload that sends nothing for so long is cut off."
+    )
+
+
+class FileSettings(Group):
+    """Where uploads and export files lie. Every API and worker process must reach it."""
+
+    url: FilesUrl | None = Field(
+        None,
+        description="file:///a/folder, s3://bucket/prefix, gs://… or az://…; "
+        "without it a folder `files` in the data folder.",
+    )
+    options: dict[str, SecretStr] = Field(
+        {},
+        description="What the object store needs besides the usual variables of its cloud, "
+        'such as {"aws_endpoint": "https://…"} (JSON object).',
+    )
+
+
 class RetentionSettings(Group):
     """How long the past is kept. What is not delivered yet stays, however old."""
 
@@ -264,6 +334,9 @@ class RetentionSettings(Group):
         30, description="Days that delivered webhooks, their attempts, and sent mails are kept."
     )
     notifications_days: AtLeastOne = Field(90, description="Days that inbox entries are kept.")
+    jobs_days: AtLeastOne = Field(
+        7, description="Days that ended jobs are kept, with their files and links."
+    )
 
 
 class LogSettings(Group):

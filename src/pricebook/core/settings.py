@@ -13,9 +13,13 @@ from pricebook.core.setting_groups import (
     DatabaseSettings,
     DatabaseUrl,
     DeliverySettings,
+    ExportSettings,
+    FileSettings,
     Group,
     HttpSettings,
     IdempotencySettings,
+    ImportSettings,
+    JobSettings,
     LimitSettings,
     LogSettings,
     MailSettings,
@@ -31,9 +35,13 @@ __all__ = [
     "AuthSettings",
     "DatabaseSettings",
     "DeliverySettings",
+    "ExportSettings",
+    "FileSettings",
     "Group",
     "HttpSettings",
     "IdempotencySettings",
+    "ImportSettings",
+    "JobSettings",
     "LimitSettings",
     "LogSettings",
     "MailSettings",
@@ -96,6 +104,10 @@ class Settings(BaseSettings):
     webhooks: WebhookSettings = WebhookSettings()
     mail: MailSettings = MailSettings()
     stream: StreamSettings = StreamSettings()
+    jobs: JobSettings = JobSettings()
+    exports: ExportSettings = ExportSettings()
+    imports: ImportSettings = ImportSettings()
+    files: FileSettings = FileSettings()
     retention: RetentionSettings = RetentionSettings()
     log: LogSettings = LogSettings()
 

@@ -20,7 +20,8 @@ from sqlalchemy.dialects.postgresql import aggregate_order_by
 from sqlalchemy.orm import aliased
 from sqlalchemy.sql.dml import ReturningUpdate
 
-from pricebook.core.deliveries import is_due, leased, one_of
+from pricebook.core.deliveries import is_due
+from pricebook.core.leases import leased, one_of
 from pricebook.core.outbox import EventRecord
 from pricebook.items.events import ItemPriceChanged
 from pricebook.notifications.kinds import MailKind

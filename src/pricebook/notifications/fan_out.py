@@ -22,7 +22,7 @@ from sqlalchemy import (
 )
 from sqlalchemy.dialects.postgresql import Insert, insert
 
-from pricebook.core.deliveries import one_of
+from pricebook.core.leases import one_of
 from pricebook.core.outbox import EventRecord
 from pricebook.notifications.kinds import Channel, Digest, Kind, switch
 from pricebook.notifications.models import Notification, NotificationSettings

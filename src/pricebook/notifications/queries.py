@@ -14,13 +14,13 @@ from sqlalchemy import (
     bindparam,
     delete,
     func,
-    or_,
     select,
     update,
 )
 from sqlalchemy.dialects.postgresql import Insert, insert
 
 from pricebook.core.deliveries import Status
+from pricebook.core.leases import is_free
 from pricebook.core.reading import columns_of, compiled_once
 from pricebook.items.models import Item
 from pricebook.notifications.kinds import GATHERING_TIMES, Digest, MailKind
@@ -104,9 +104,8 @@ def preferences_to_change(user_id: UUID) -> Select[NotificationSettings]:
 
 def without_unsent(user_id: UUID, kinds: Collection[MailKind]) -> Delete:
     """Delete mails that somebody no longer wants, but for what is being sent this moment."""
-    is_free = or_(Mail.leased_until.is_(None), Mail.leased_until <= func.now())
     mine = (Mail.user_id == user_id, Mail.status == Status.PENDING, Mail.kind.in_(kinds))
-    return delete(Mail).where(*mine, is_free)
+    return delete(Mail).where(*mine, is_free(Mail))
 
 
 def gathered_by(user_id: UUID, digest: Digest) -> Update:

@@ -25,7 +25,8 @@ from sqlalchemy import (
     update,
 )
 
-from pricebook.core.deliveries import arrays, is_due, leased, one_of
+from pricebook.core.deliveries import is_due
+from pricebook.core.leases import arrays, leased, one_of
 from pricebook.webhooks.models import (
     WebhookAttempt,
     WebhookDelivery,

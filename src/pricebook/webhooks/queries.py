@@ -23,7 +23,8 @@ from sqlalchemy import (
 )
 from sqlalchemy.dialects import postgresql
 
-from pricebook.core.deliveries import Status, one_of
+from pricebook.core.deliveries import Status
+from pricebook.core.leases import one_of
 from pricebook.core.outbox import EventRecord
 from pricebook.core.reading import columns_of
 from pricebook.webhooks.events import NEVER_TOLD

@@ -1,0 +1,1 @@
+"""Imports: a file of items, staged by COPY, checked as a set, and applied in one transaction."""

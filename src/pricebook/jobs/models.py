@@ -1,0 +1,105 @@
+"""The tables of jobs and what they say as they run."""
+
+from datetime import datetime
+from enum import StrEnum
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy import (
+    ARRAY,
+    CheckConstraint,
+    ColumnElement,
+    Float,
+    ForeignKey,
+    Identity,
+    Index,
+    Text,
+    func,
+    literal_column,
+    text,
+)
+from sqlalchemy.dialects.postgresql import JSONB
+from sqlalchemy.orm import Mapped, mapped_column
+
+from pricebook.core.database import Base
+from pricebook.core.leases import Leased
+from pricebook.users.models import User
+
+_UNFINISHED = "status IN ('queued', 'running')"
+
+
+class Status(StrEnum):
+    """What has become of a job."""
+
+    QUEUED = "queued"
+    RUNNING = "running"
+    SUCCEEDED = "succeeded"
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+
+    @property
+    def is_final(self) -> bool:
+        """Whether nothing more happens by itself."""
+        return self not in {Status.QUEUED, Status.RUNNING}
+
+
+class Job(Leased, Base):
+    """Long work that a person waits for. A worker runs it under a lease that it renews."""
+
+    __tablename__ = "jobs"
+    __table_args__ = (
+        CheckConstraint(
+            "status IN ('queued', 'running', 'succeeded', 'failed', 'cancelled')", name="status"
+        ),
+        CheckConstraint("(finished_at IS NULL) = (" + _UNFINISHED + ")", name="finished"),
+        Index("ix_jobs_unfinished", "rank_at", "id", postgresql_where=text(_UNFINISHED)),
+        Index("ix_jobs_owner_id", "owner_id", "id"),
+        Index(
+            "ix_jobs_finished_at", "finished_at", postgresql_where=text("finished_at IS NOT NULL")
+        ),
+    )
+
+    kind: Mapped[str]
+    # Null once the person is gone: then it can be looked at by admins, and no longer run.
+    owner_id: Mapped[UUID | None] = mapped_column(ForeignKey(User.id, ondelete="SET NULL"))
+    params: Mapped[dict[str, Any]] = mapped_column(JSONB)
+    # Names in `core.files` of what goes when the job is pruned.
+    files: Mapped[list[str]] = mapped_column(ARRAY(Text), server_default=text("'{}'"))
+    # Short work overtakes long work, but none waits for ever: the moment of asking, put off by a
+    # multiple of the time that it may take.
+    rank_at: Mapped[datetime]
+    expected_seconds: Mapped[float] = mapped_column(Float)
+    is_told: Mapped[bool]
+    """Whether the owner is told of the end, by inbox and mail."""
+
+    status: Mapped[str] = mapped_column(server_default=text("'queued'"))
+    attempts: Mapped[int] = mapped_column(server_default=text("0"))
+    due_at: Mapped[datetime] = mapped_column(server_default=func.now())
+    phase: Mapped[str | None]
+    done: Mapped[int] = mapped_column(server_default=text("0"))
+    total: Mapped[int | None]
+    result: Mapped[dict[str, Any] | None] = mapped_column(JSONB)
+    error: Mapped[str | None]
+    cancel_requested_at: Mapped[datetime | None]
+    created_at: Mapped[datetime] = mapped_column(server_default=func.now())
+    started_at: Mapped[datetime | None]
+    finished_at: Mapped[datetime | None]
+
+    __mapper_args__ = {"eager_defaults": True}  # noqa: RUF012 -- SQLAlchemy declares it as no ClassVar
+
+    @classmethod
+    def is_unfinished(cls) -> ColumnElement[bool]:
+        """Written out, as the partial index has it."""
+        return literal_column(f"jobs.{_UNFINISHED}")
+
+
+class JobLogLine(Base):
+    """Something that a job said as it ran."""
+
+    __tablename__ = "job_log_lines"
+    __table_args__ = (Index("ix_job_log_lines_job_id", "job_id", "id"),)
+
+    id: Mapped[int] = mapped_column(Identity(always=True), primary_key=True)
+    job_id: Mapped[UUID] = mapped_column(ForeignKey(Job.id, ondelete="CASCADE"))
+    text: Mapped[str]
+    written_at: Mapped[datetime] = mapped_column(server_default=func.clock_timestamp())

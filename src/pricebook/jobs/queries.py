@@ -1,0 +1,75 @@
+"""Statements over jobs: what a worker claims, and what it writes down."""
+
+from collections.abc import Collection
+from datetime import timedelta
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy import Select, Update, case, func, select, update
+
+from pricebook.core.leases import Lease, is_free, leased
+from pricebook.jobs.models import Job, Status
+from pricebook.users.models import User
+
+SHORT_SECONDS = 10.0
+"""What may take no longer than this is short work, for which each worker keeps a place."""
+
+
+def claimed(kinds: Collection[str], *, is_short: bool, lease_seconds: float) -> Update:
+    """Lease the most urgent job that nobody holds, to start it from the beginning."""
+    waiting = (
+        select(Job.id)
+        .where(Job.is_unfinished(), is_free(Job), Job.due_at <= func.now(), Job.kind.in_(kinds))
+        .order_by(Job.rank_at, Job.id)
+        .limit(1)
+        .with_for_update(skip_locked=True)
+    )
+    if is_short:
+        waiting = waiting.where(Job.expected_seconds <= SHORT_SECONDS)
+    chosen = waiting.cte("chosen").prefix_with("MATERIALIZED")
+    begun = {
+        "status": Status.RUNNING,
+        "attempts": Job.attempts + 1,
+        "started_at": func.now(),
+        "phase": None,
+        "done": 0,
+        "total": None,
+    }
+    return leased(Job, lease_seconds).where(Job.id == chosen.c.id).values(begun).returning(Job)
+
+
+def owner_of(owner_id: UUID | None) -> Select[str]:
+    """Select the role of someone who may still act."""
+    return select(User.role).where(User.id == owner_id, User.disabled_at.is_(None))
+
+
+def _held(lease: Lease) -> Update:
+    is_mine = (Job.id == lease.id, Job.lease == lease.lease, Job.leased_until.is_not(None))
+    return update(Job).where(*is_mine)
+
+
+def beaten(
+    lease: Lease, lease_seconds: float, *, phase: str | None, done: int, total: int | None
+) -> Update:
+    """Keep the lease and write down how far it is; return when it was asked to stop."""
+    until = func.now() + timedelta(seconds=lease_seconds)
+    kept = _held(lease).values(leased_until=until, phase=phase, done=done, total=total)
+    return kept.returning(Job.cancel_requested_at)
+
+
+def ended(lease: Lease, status: Status, **values: Any) -> Update:  # noqa: ANN401 -- columns of any type
+    """Write down how a job ended, if the lease is still held; return its kind and owner."""
+    over = _held(lease).values(
+        status=status, leased_until=None, finished_at=func.clock_timestamp(), **values
+    )
+    return over.returning(Job.kind, Job.owner_id)
+
+
+def put_back(lease: Lease, *, wait_seconds: float, is_counted: bool) -> Update:
+    """Let another worker start it again, after a while."""
+    return _held(lease).values(
+        status=Status.QUEUED,
+        leased_until=None,
+        due_at=func.now() + timedelta(seconds=wait_seconds),
+        attempts=case((Job.attempts > 0, Job.attempts - (0 if is_counted else 1)), else_=0),
+    )
