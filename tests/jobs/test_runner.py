@@ -5,6 +5,9 @@ import asyncio
 from sqlalchemy import update
 from tests.conftest import until
 
+SENTENCE = ("The file has no header.",)
+SECRET = ("secret",)
+
 from pricebook.core.clock import now
 from pricebook.jobs.models import Job, Status
 from pricebook.jobs.run import JobRefused
@@ -38,10 +41,10 @@ async def test_a_job_is_done_and_its_end_is_an_event(working, ask, read_job, rec
 
 async def test_a_refusal_is_told_in_its_own_words_and_anything_else_is_not(working, ask, read_job):
     async def refuse(_run):
-        raise JobRefused("The file has no header.")
+        raise JobRefused(*SENTENCE)
 
     async def break_(_run):
-        raise ZeroDivisionError("secret")
+        raise ZeroDivisionError(*SECRET)
 
     refused, broken = await ask("refuse"), await ask("break_")
     async with working(refuse=refuse, break_=break_):

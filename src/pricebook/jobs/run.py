@@ -30,6 +30,11 @@ class JobRefused(PricebookError):
 
     status = 422
 
+    def __init__(self, detail: str | None = None, *, result: Result | None = None) -> None:
+        """Refuse, perhaps with a result that tells more than a sentence can."""
+        super().__init__(detail)
+        self.result = result
+
 
 @dataclass(frozen=True, slots=True)
 class Tools:
@@ -100,7 +105,7 @@ async def end(session: AsyncSession, run: Run, status: Status, **values: Any) ->
         LeaseLostError: Another worker has the job.
 
     """
-    if values.get("result") is not None and run.total is not None:
+    if status is Status.SUCCEEDED and run.total is not None:
         run.done = run.total
     done = {"phase": None, "done": run.done, "total": run.total}
     ended = queries.ended(run.lease, status, **values, **done)

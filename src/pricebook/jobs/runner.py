@@ -19,7 +19,7 @@ from pricebook.core.leases import Lease
 from pricebook.core.principal import Principal, Role
 from pricebook.jobs import queries
 from pricebook.jobs.models import Job, JobLogLine, Status
-from pricebook.jobs.run import LeaseLostError, Run, Tasks, Tools, end
+from pricebook.jobs.run import JobRefused, LeaseLostError, Run, Tasks, Tools, end
 
 _BEAT_SECONDS = 1.0
 _OUTAGE_PAUSE_SECONDS = 0.5
@@ -144,7 +144,8 @@ class Runner:
             log.warning("job lost", job_id=str(run.job.id))
         except PricebookError as error:
             run.say(f"Failed: {error}")
-            await self._end(run, Status.FAILED, error=str(error))
+            result = error.result if isinstance(error, JobRefused) else None
+            await self._end(run, Status.FAILED, error=str(error), result=result)
         except Exception as error:  # noqa: BLE001 -- told, and written down
             await self._break_off(run, error)
         else:
