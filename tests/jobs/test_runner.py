@@ -5,12 +5,12 @@ import asyncio
 from sqlalchemy import update
 from tests.conftest import until
 
-SENTENCE = ("The file has no header.",)
-SECRET = ("secret",)
-
 from pricebook.core.clock import now
 from pricebook.jobs.models import Job, Status
 from pricebook.jobs.run import JobRefused
+
+SENTENCE = ("The file has no header.",)
+SECRET = ("secret",)
 
 
 async def test_a_job_is_done_and_its_end_is_an_event(working, ask, read_job, recorded):
