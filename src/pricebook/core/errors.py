@@ -17,6 +17,7 @@ The docstring is the sentence the caller reads. The class name, in kebab case, i
     ├── PreconditionFailed      412
     ├── TooLarge                413
     ├── UnsupportedMediaType    415
+    ├── RangeNotSatisfiable     416  (says how much there is)
     ├── Invalid                 422  (names the field)
     ├── PreconditionRequired    428
     ├── TooManyRequests         429  (says when to come back)
@@ -115,6 +116,21 @@ class UnsupportedMediaType(PricebookError):
     """The body is of a type or encoding that is not understood here."""
 
     status = 415
+
+
+class RangeNotSatisfiable(PricebookError):
+    """The range begins past the end of the file."""
+
+    status = 416
+
+    def __init__(self, *, size: int) -> None:
+        """Refuse a range of a file of `size` bytes."""
+        super().__init__()
+        self.size = size
+
+    def headers(self) -> Mapping[str, str]:
+        """How much there is (RFC 9110, section 14.4)."""
+        return {"Content-Range": f"bytes */{self.size}"}
 
 
 class Invalid(PricebookError):

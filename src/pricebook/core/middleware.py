@@ -199,6 +199,11 @@ class _Exchange:
         else:
             yield from (header for header in SECURITY_HEADERS if header[0] not in names)
 
+    @property
+    def is_head(self) -> bool:
+        """Whether no body is wanted, so that none need be made."""
+        return self._method == "HEAD"
+
     def step_aside(self) -> None:
         """Count among the requests under way no longer: it has ended, or streams from now on."""
         if self._is_counted:
