@@ -64,10 +64,14 @@ def _written(column: InstrumentedAttribute[Any]) -> ColumnElement[Any]:
     if isinstance(column.type, Numeric):
         return cast_sql(column, Text)
     if isinstance(column.type, DateTime):
-        # In UTC, since every connection's time zone is.
-        moment = func.to_char(column, literal_column("""'YYYY-MM-DD"T"HH24:MI:SS.US"Z"'"""))
-        return func.replace(moment, literal_column("'.000000'"), literal_column("''"))
+        return written_moment(column)
     return column.expression
+
+
+def written_moment(column: InstrumentedAttribute[Any]) -> ColumnElement[str]:
+    """Return a moment as JSON has it: RFC 3339, in UTC, since every connection's time zone is."""
+    moment = func.to_char(column, literal_column("""'YYYY-MM-DD"T"HH24:MI:SS.US"Z"'"""))
+    return func.replace(moment, literal_column("'.000000'"), literal_column("''"))
 
 
 def _written_json(value: object) -> str:

@@ -20,6 +20,7 @@ from sqlalchemy import (
 )
 from sqlalchemy.dialects.postgresql import ARRAY
 
+from pricebook.core.csv_lines import CsvForm, line_of
 from pricebook.core.principal import Principal
 from pricebook.core.reading import as_json, columns_of, compiled_once
 from pricebook.items.errors import FieldHidden, FieldUnknown
@@ -150,6 +151,15 @@ def items_page(
         statement = statement.where(here < end if sort.startswith("-") else here > end)
     order = (column.desc(), Item.id.desc()) if sort.startswith("-") else (column, Item.id)
     return statement.order_by(*order).limit(bindparam("limit", type_=BigInteger()))
+
+
+@compiled_once
+def items_to_export(
+    columns: Columns, form: CsvForm | None, given: AbstractSet[str]
+) -> Select[*tuple[Any, ...]]:
+    """Take the values of `given`; each item is a line, of CSV in this form or else of JSON."""
+    line = line_of(columns_of(ItemOut, Item, columns), form)
+    return _filtered(select(line).select_from(Item), given).order_by(Item.id)
 
 
 @compiled_once

@@ -1,15 +1,17 @@
 """Selects over users."""
 
+from collections.abc import Sequence
 from typing import Any
 from uuid import UUID
 
 from sqlalchemy import Select, bindparam, func, literal, or_, select, tuple_
 
+from pricebook.core.csv_lines import CsvForm, line_of
 from pricebook.core.principal import Role
 from pricebook.core.reading import columns_of
 from pricebook.core.schemas import Output
 from pricebook.users.models import User
-from pricebook.users.schemas import UserListing, UserOut
+from pricebook.users.schemas import UserFilters, UserListing, UserOut
 
 
 def user_with(shown: type[Output]) -> Select[*tuple[Any, ...]]:
@@ -47,7 +49,7 @@ def password_of() -> Select[str, str]:
     return select(User.hashed_password, User.email).where(User.id == bindparam("user_id"))
 
 
-def matching(users: UserListing) -> Select[UUID]:
+def matching(users: UserFilters) -> Select[UUID]:
     """Select the ids of the users asked for."""
     found = select(User.id)
     if users.q is None:
@@ -73,6 +75,14 @@ def page_of(users: UserListing, after: tuple[Any, UUID] | None) -> Select[*tuple
     return page.order_by(*order).limit(users.limit + 1)
 
 
-def count_of(users: UserListing) -> Select[int]:
+def to_export(
+    users: UserFilters, columns: Sequence[str], form: CsvForm | None
+) -> Select[*tuple[Any, ...]]:
+    """Select each user asked for as a line, of CSV in this form or else of JSON."""
+    line = line_of(columns_of(UserOut, User, columns), form)
+    return matching(users).with_only_columns(line, maintain_column_froms=True).order_by(User.id)
+
+
+def count_of(users: UserFilters) -> Select[int]:
     """Count the users asked for."""
     return select(func.count()).select_from(matching(users).subquery())

@@ -64,10 +64,15 @@ class PasswordChange(Input):
     new_password: NewPassword
 
 
-class UserListing(Input):
-    """Which users to list, in what order, and from where on."""
+class UserFilters(Input):
+    """Which users."""
 
     q: SearchText | None = Field(None, description="Part of a name or an e-mail address.")
+
+
+class UserListing(UserFilters):
+    """Which users to list, in what order, and from where on."""
+
     sort: UserSort = Field("created_at", description="With `-` in front: the other way round.")
     limit: Limit = 50
     cursor: Cursor = None

@@ -1,0 +1,134 @@
+"""Snapshots of the database for those who read much of it, on a few connections of their own.
+
+What a snapshot reads comes in blocks of lines through a cursor, so that memory stays flat however
+long the list is, and all of it is as of one moment, however long that takes.
+"""
+
+import asyncio
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager, suppress
+from typing import Any
+
+import asyncpg
+
+from pricebook.core.database import asyncpg_url, server_settings_of
+from pricebook.core.errors import Unavailable
+from pricebook.core.reading import Compiled, Connection
+from pricebook.core.settings import Settings
+
+# The first is small, so that its first byte is there soon.
+_FIRST_ROWS = 200
+_ROWS = 2_000
+
+
+class TooManySnapshots(Unavailable):
+    """Too many exports are under way here; try again."""
+
+
+class Snapshot:
+    """One moment of the database, read line by line."""
+
+    def __init__(self, connection: Connection, turns: asyncio.Semaphore) -> None:
+        """Read on a connection in a transaction; all that share `turns` fetch one at a time."""
+        self._connection = connection
+        self._turns = turns
+        self.rows = 0
+        """How many lines the blocks yielded so far have had."""
+
+    async def value(self, statement: Compiled, values: Mapping[str, Any]) -> Any:  # noqa: ANN401 -- any column's type
+        """Return the first column of the first row."""
+        return await self._connection.fetchval(statement.sql, *statement.arguments(values))
+
+    async def blocks(self, statement: Compiled, values: Mapping[str, Any]) -> AsyncIterator[bytes]:
+        """Yield the lines, each the one column of a row, many at a time; one block is ahead."""
+        cursor = await self._connection.cursor(statement.sql, *statement.arguments(values))
+        # Not in turn: it may take long, as all rows have to be found before any can be sorted.
+        fetching = asyncio.ensure_future(cursor.fetch(_FIRST_ROWS))
+        try:
+            while rows := await fetching:
+                fetching = asyncio.create_task(self._fetch(cursor))
+                self.rows += len(rows)
+                yield "".join([row[0] for row in rows]).encode()
+        finally:
+            fetching.cancel()
+            await asyncio.wait([fetching])
+
+    async def _fetch(self, cursor: Any) -> list[asyncpg.Record]:  # noqa: ANN401 -- asyncpg has no types
+        async with self._turns:
+            rows: list[asyncpg.Record] = await cursor.fetch(_ROWS)
+            return rows
+
+
+class SnapshotPool:
+    """Connections for snapshots, and no more of them than its size."""
+
+    def __init__(self, settings: Settings, application: str, size: int) -> None:
+        """Describe the connections; none is opened before the first snapshot."""
+        self._options: dict[str, Any] = {
+            "dsn": asyncpg_url(settings),
+            "timeout": settings.database.pool_timeout_seconds,
+            "server_settings": server_settings_of(settings, application) | _SERVER_SETTINGS,
+        }
+        self._free = size
+        self._idle: list[Connection] = []
+        self._turns = asyncio.Semaphore()
+
+    @asynccontextmanager
+    async def snapshot(self) -> AsyncIterator[Snapshot]:
+        """Yield a snapshot of this moment.
+
+        Whoever breaks off, by an error or by being cancelled, takes the connection along.
+
+        Raises:
+            TooManySnapshots: As many as may be are there already.
+
+        """
+        if not self._free:
+            raise TooManySnapshots
+        self._free -= 1
+        try:
+            connection = await self._begin()
+            try:
+                yield Snapshot(connection, self._turns)
+                await connection.execute("COMMIT")
+                self._idle.append(connection)
+            except BaseException:
+                connection.terminate()
+                raise
+        finally:
+            self._free += 1
+
+    def close(self) -> None:
+        """Close the connections that nobody uses."""
+        for connection in self._idle:
+            connection.terminate()
+        self._idle.clear()
+
+    async def _begin(self) -> Connection:
+        """Return a connection in a transaction; the server may have closed one that was idle."""
+        while self._idle:
+            with suppress(*_GONE):
+                return await _in_transaction(self._idle.pop())
+        return await _in_transaction(await asyncpg.connect(**self._options))
+
+
+_SERVER_SETTINGS = {
+    # A cursor is read bit by bit, which parallel workers cannot do.
+    "max_parallel_workers_per_gather": "0",
+    # Should a process hang, its snapshots end all the same; times in milliseconds.
+    "idle_in_transaction_session_timeout": "30000",
+    "client_connection_check_interval": "2000",
+}
+
+
+# To begin needs nothing but the connection.
+_GONE = (asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError, OSError)
+
+
+async def _in_transaction(connection: Connection) -> Connection:
+    try:
+        await connection.execute("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY")
+    except BaseException:
+        connection.terminate()
+        raise
+    return connection
