@@ -16,7 +16,10 @@ CREATE TABLE jobs (
     kind                text NOT NULL,
     owner_id            uuid,
     params              jsonb NOT NULL,
+    role                text NOT NULL,
+    scope               text NOT NULL,
     files               text[] NOT NULL DEFAULT '{}',
+    inputs              text[] NOT NULL DEFAULT '{}',
     rank_at             timestamptz NOT NULL,
     expected_seconds    double precision NOT NULL,
     is_told             boolean NOT NULL,
@@ -28,6 +31,7 @@ CREATE TABLE jobs (
     phase               text,
     done                bigint NOT NULL DEFAULT 0,
     total               bigint,
+    rate                double precision,
     result              jsonb,
     error               text,
     cancel_requested_at timestamptz,
@@ -48,16 +52,16 @@ CREATE INDEX ix_jobs_owner_id ON jobs (owner_id, id);
 CREATE INDEX ix_jobs_finished_at ON jobs (finished_at) WHERE finished_at IS NOT NULL;
 
 CREATE TABLE job_log_lines (
-    id         bigint NOT NULL GENERATED ALWAYS AS IDENTITY,
     job_id     uuid NOT NULL,
+    lease      bigint NOT NULL,
+    number     bigint NOT NULL,
     text       text NOT NULL,
     written_at timestamptz NOT NULL DEFAULT clock_timestamp(),
 
-    CONSTRAINT pk_job_log_lines PRIMARY KEY (id),
+    CONSTRAINT pk_job_log_lines PRIMARY KEY (job_id, lease, number),
     CONSTRAINT fk_job_log_lines_job_id_jobs
         FOREIGN KEY (job_id) REFERENCES jobs (id) ON DELETE CASCADE
 );
-CREATE INDEX ix_job_log_lines_job_id ON job_log_lines (job_id, id);
 """
 
 

@@ -11,7 +11,6 @@ from sqlalchemy import (
     ColumnElement,
     Float,
     ForeignKey,
-    Identity,
     Index,
     Text,
     func,
@@ -63,8 +62,13 @@ class Job(Leased, Base):
     # Null once the person is gone: then it can be looked at by admins, and no longer run.
     owner_id: Mapped[UUID | None] = mapped_column(ForeignKey(User.id, ondelete="SET NULL"))
     params: Mapped[dict[str, Any]] = mapped_column(JSONB)
-    # Names in `core.files` of what goes when the job is pruned.
+    # Who may have it done, and what an API key needs for that: so much it takes to see it, and to
+    # cancel it or have it tried again.
+    role: Mapped[str]
+    scope: Mapped[str]
+    # Names in `core.files`: what goes when the job is pruned, and what it cannot start without.
     files: Mapped[list[str]] = mapped_column(ARRAY(Text), server_default=text("'{}'"))
+    inputs: Mapped[list[str]] = mapped_column(ARRAY(Text), server_default=text("'{}'"))
     # Short work overtakes long work, but none waits for ever: the moment of asking, put off by a
     # multiple of the time that it may take.
     rank_at: Mapped[datetime]
@@ -78,6 +82,8 @@ class Job(Leased, Base):
     phase: Mapped[str | None]
     done: Mapped[int] = mapped_column(server_default=text("0"))
     total: Mapped[int | None]
+    rate: Mapped[float | None] = mapped_column(Float)
+    """Done in a second of the present phase, as measured by who does it."""
     result: Mapped[dict[str, Any] | None] = mapped_column(JSONB)
     error: Mapped[str | None]
     cancel_requested_at: Mapped[datetime | None]
@@ -94,12 +100,12 @@ class Job(Leased, Base):
 
 
 class JobLogLine(Base):
-    """Something that a job said as it ran."""
+    """Something that a job said, numbered by its attempts: to write a line twice writes it once."""
 
     __tablename__ = "job_log_lines"
-    __table_args__ = (Index("ix_job_log_lines_job_id", "job_id", "id"),)
 
-    id: Mapped[int] = mapped_column(Identity(always=True), primary_key=True)
-    job_id: Mapped[UUID] = mapped_column(ForeignKey(Job.id, ondelete="CASCADE"))
+    job_id: Mapped[UUID] = mapped_column(ForeignKey(Job.id, ondelete="CASCADE"), primary_key=True)
+    lease: Mapped[int] = mapped_column(primary_key=True)
+    number: Mapped[int] = mapped_column(primary_key=True)
     text: Mapped[str]
     written_at: Mapped[datetime] = mapped_column(server_default=func.clock_timestamp())

@@ -1,9 +1,11 @@
 """A job as the one who does it sees it: what is wanted, and a place to say how far it is."""
 
+import time
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from sqlalchemy import event
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from pricebook.core.database import Database
@@ -13,9 +15,12 @@ from pricebook.core.leases import Lease
 from pricebook.core.outbox import record
 from pricebook.core.principal import Principal, Role
 from pricebook.core.settings import Settings
-from pricebook.jobs import queries
+from pricebook.jobs import claims
 from pricebook.jobs.events import JobFinished
 from pricebook.jobs.models import Job, Status
+
+# Before that, what was done in a phase tells nothing of how fast it goes.
+_KNOWN_AFTER_SECONDS = 0.5
 
 Result = dict[str, Any]
 """What a job found, as JSON has it; its owner reads it."""
@@ -23,6 +28,10 @@ Result = dict[str, Any]
 
 class LeaseLostError(Exception):
     """Another worker has this job now: whatever was done here is to be rolled back."""
+
+
+class CancelRequestedError(Exception):
+    """It was asked to stop before it had succeeded: what was done is to be rolled back."""
 
 
 class JobRefused(PricebookError):
@@ -62,9 +71,13 @@ class Run:
     phase: str | None = None
     done: int = 0
     total: int | None = None
-    said: list[str] = field(default_factory=list)
-    """Lines that are not written to the log yet; the heartbeat takes them."""
+    said: dict[int, str] = field(default_factory=dict)
+    """Lines, by their numbers, that are not known to be in the log yet."""
+    is_completing: bool = False
+    """Whether its end is in a transaction that is not over yet."""
     is_completed: bool = False
+    said_count: int = 0
+    _phase_began: float = field(default_factory=time.monotonic)
 
     @property
     def params(self) -> Mapping[str, Any]:
@@ -76,13 +89,22 @@ class Run:
         """What this attempt holds."""
         return Lease(id=self.job.id, lease=self.job.lease)
 
+    @property
+    def rate(self) -> float | None:
+        """How much of the present phase is done in a second."""
+        seconds = time.monotonic() - self._phase_began
+        return self.done / seconds if self.done and seconds >= _KNOWN_AFTER_SECONDS else None
+
     def progress(self, phase: str, done: int = 0, total: int | None = None) -> None:
         """Say how far it is; costs nothing, and is written within a second."""
+        if phase != self.phase:
+            self._phase_began = time.monotonic()
         self.phase, self.done, self.total = phase, done, total
 
     def say(self, text: str) -> None:
         """Write a line to the job's log, within a second."""
-        self.said.append(text)
+        self.said[self.said_count] = storable(text)
+        self.said_count += 1
 
     async def complete(self, session: AsyncSession, result: Result) -> None:
         """Succeed in the transaction of the work itself: both are there, or neither.
@@ -92,30 +114,54 @@ class Run:
 
         Raises:
             LeaseLostError: Another worker has the job.
+            CancelRequestedError: It was asked to stop; it will be cancelled instead.
 
         """
-        await end(session, self, Status.SUCCEEDED, result=result)
+        # From here on its row is locked: the heartbeat would wait for it, and nobody can claim it.
+        self.is_completing = True
+        await end(session, self, Status.SUCCEEDED, "Done.", result=result)
+        event.listen(session.sync_session, "after_commit", self._note_completion, once=True)
+
+    def _note_completion(self, _session: object) -> None:
         self.is_completed = True
 
 
-async def end(session: AsyncSession, run: Run, status: Status, **values: Any) -> None:  # noqa: ANN401 -- columns of any type
-    """Write down the end of a job, and record the fact.
+async def end(session: AsyncSession, run: Run, status: Status, words: str, **values: Any) -> None:  # noqa: ANN401 -- columns of any type
+    """Write down the end of a job with all that it said, and record the fact.
 
     Raises:
         LeaseLostError: Another worker has the job.
+        CancelRequestedError: It cannot succeed any more, since it was asked to stop.
 
     """
     if status is Status.SUCCEEDED and run.total is not None:
         run.done = run.total
-    done = {"phase": None, "done": run.done, "total": run.total}
-    ended = queries.ended(run.lease, status, **values, **done)
+    progress = {"done": run.done, "total": run.total, "rate": run.rate}
+    ended = claims.ended(run.lease, status, **values, **progress)
     found = (await session.execute(ended)).one_or_none()
     if found is None:
         raise LeaseLostError
+    if status is Status.SUCCEEDED and found.cancel_requested_at is not None:
+        raise CancelRequestedError
+    await write_log(session, run, words)
     fact = JobFinished(
         job_id=run.job.id, kind=found.kind, status=status.value, owner_id=found.owner_id
     )
     record(session, fact)
+
+
+async def write_log(session: AsyncSession, run: Run, last_words: str | None = None) -> list[int]:
+    """Write down what was said, and perhaps a last line; return the numbers of what was said."""
+    lines = dict(run.said)
+    rows = lines if last_words is None else {**lines, run.said_count: storable(last_words)}
+    if rows:
+        await session.execute(claims.logged(run.lease, rows))
+    return list(lines)
+
+
+def storable(text: str) -> str:
+    """Replace what PostgreSQL's text cannot hold: it would keep later lines out of the log too."""
+    return text.encode(errors="replace").decode().replace("\x00", "\ufffd")
 
 
 @dataclass(frozen=True, slots=True)
