@@ -50,5 +50,5 @@ SUBSCRIPTIONS: Subscriptions = {
     WebhookDisabled: (webhooks.deliver, notifications.tell_owner_of_webhook),
     WebhookDeliveryDied: (webhooks.deliver, notifications.tell_owner_of_webhook),
     WebhookDeleted: (webhooks.deliver,),
-    JobFinished: (webhooks.deliver,),
+    JobFinished: (webhooks.deliver, notifications.tell_owner_of_job),
 }

@@ -144,6 +144,7 @@ BODIES: dict[str, Body] = {
         "digest": "daily",
         "kinds": {
             "price_changed": {"inbox": True, "email": False},
+            "job_finished": {"inbox": True, "email": False},
             "webhook_trouble": {"inbox": False, "email": True},
             "security": {"inbox": True, "email": True},
         },

@@ -43,6 +43,15 @@ def data_of(kind, name):
         scopes = ["items:read", "items:write"]
         yield {"event": "api_key.created", "scopes": scopes, **happened}
         yield {"event": "api_key.created", "scopes": scopes, "key_name": name, **happened}
+    elif kind is MailKind.JOB_FINISHED:
+        job = {"job_id": "0198", "status": "succeeded", **happened}
+        counts = {"rows": 5, "new": 1, "changed": 1, "unchanged": 1, "refused": 2}
+        ready = {"file": "/v1/exports/0198/file", "filename": name, "expires_at": WHEN}
+        yield {**job, "kind": "export_file", "rows": 0, "bytes": 0, **ready}
+        yield {**job, "kind": "import_items", "name": name, "mode": "dry-run", **counts}
+        yield {**job, "kind": "import_items", "name": name, "has_errors_csv": True, **counts}
+        yield {**job, "kind": "import_items", "status": "failed", "error": name}
+        yield {**job, "kind": "another"}
     elif kind is MailKind.WEBHOOK_TROUBLE:
         trouble = {"webhook_id": "0198", **happened}
         yield {"event": "webhook.disabled", "reason": "gone", **trouble}

@@ -81,6 +81,7 @@ async def test_warnings_are_mailed_even_to_who_muted_all_there_is_to_mute(
 ):
     kinds = {
         "price_changed": {"inbox": False, "email": False},
+        "job_finished": {"inbox": False, "email": False},
         "webhook_trouble": {"inbox": False, "email": False},
         "security": {"inbox": False},
     }

@@ -12,7 +12,12 @@ from pricebook.notifications.unsubscribing import Unsubscriber
 ALL_ON = {"inbox": True, "email": True}
 AS_MADE = {
     "digest": "at_once",
-    "kinds": {"price_changed": ALL_ON, "webhook_trouble": ALL_ON, "security": ALL_ON},
+    "kinds": {
+        "price_changed": ALL_ON,
+        "job_finished": ALL_ON,
+        "webhook_trouble": ALL_ON,
+        "security": ALL_ON,
+    },
 }
 
 
@@ -45,6 +50,7 @@ async def test_what_is_left_out_stays(viewer, preferences, change):
         "digest": "daily",
         "kinds": {
             "price_changed": {"inbox": True, "email": False},
+            "job_finished": ALL_ON,
             "webhook_trouble": {"inbox": False, "email": True},
             "security": ALL_ON,
         },

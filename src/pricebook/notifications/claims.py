@@ -65,6 +65,7 @@ def taken(
             Mail.data,
             User.email,
             User.name.label("user_name"),
+            User.credentials_epoch,
             User.disabled_at.is_not(None).label("is_disabled"),
             User.email_verified_at.is_not(None).label("is_verified"),
         )

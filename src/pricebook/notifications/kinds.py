@@ -8,6 +8,7 @@ class Kind(StrEnum):
     """What a notification is about; people choose by it."""
 
     PRICE_CHANGED = "price_changed"
+    JOB_FINISHED = "job_finished"
     WEBHOOK_TROUBLE = "webhook_trouble"
     SECURITY = "security"
 
@@ -16,6 +17,7 @@ class MailKind(StrEnum):
     """What a mail is about, and so how it is written."""
 
     PRICE_CHANGES = "price_changes"
+    JOB_FINISHED = "job_finished"
     WEBHOOK_TROUBLE = "webhook_trouble"
     SECURITY = "security"
     PASSWORD_RESET = "password_reset"  # noqa: S105 -- the name of a kind of mail
@@ -43,6 +45,7 @@ GATHERING_TIMES = {Digest.HOURLY: timedelta(hours=1), Digest.DAILY: timedelta(da
 
 MAILED_AS = {
     Kind.PRICE_CHANGED: MailKind.PRICE_CHANGES,
+    Kind.JOB_FINISHED: MailKind.JOB_FINISHED,
     Kind.WEBHOOK_TROUBLE: MailKind.WEBHOOK_TROUBLE,
     Kind.SECURITY: MailKind.SECURITY,
 }

@@ -3,6 +3,7 @@
 from collections import defaultdict
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
+from datetime import datetime
 from typing import Any, ClassVar, cast
 from uuid import UUID
 
@@ -13,6 +14,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from pricebook.auth.one_time import Purpose, issue_token
 from pricebook.core.database import Database
 from pricebook.core.deliveries import Claim, Outcome, Status, Verdict
+from pricebook.core.file_links import FileLinks, Linked
 from pricebook.core.lanes import Lane
 from pricebook.core.mail import Letter, Mailer
 from pricebook.core.settings import Settings
@@ -36,6 +38,7 @@ class MailClaim(Claim):
     user_id: UUID
     email: str
     user_name: str
+    credentials_epoch: int
     is_disabled: bool
     is_verified: bool
     data: Mapping[str, Any]
@@ -70,6 +73,7 @@ class MailLane(Lane[MailClaim, Outcome]):
         self._sessions = database.sessions
         self._mailer = Mailer(settings.mail)
         self._unsubscriber = Unsubscriber(settings)
+        self._file_links = FileLinks(settings)
         if not self._mailer.is_ready:
             log.warning("mail waits: PRICEBOOK_MAIL__URL is not set")
 
@@ -101,10 +105,10 @@ class MailLane(Lane[MailClaim, Outcome]):
         return await self._mailer.send(self._letter(claim, link))
 
     async def _link(self, claim: MailClaim) -> str:
-        """Return where the mail leads; a token in it is made now, and kept nowhere but there."""
+        """Return where the mail leads; what it opens is made now, and kept nowhere but there."""
         page = _PAGES.get(claim.kind)
         if page is None:
-            return self._public_url
+            return self._file_link(claim) or self._public_url
         async with self._sessions.begin() as session:
             token = await issue_token(
                 session,
@@ -114,6 +118,13 @@ class MailLane(Lane[MailClaim, Outcome]):
             )
         # Behind "#": browsers send that to no server, so that no log holds it.
         return f"{self._public_url}/{page}#token={token.get_secret_value()}"
+
+    def _file_link(self, claim: MailClaim) -> str | None:
+        """Return a link to the file that the mail tells of, if there is one."""
+        if "file" not in claim.data:
+            return None
+        linked = Linked(claim.data["file"], claim.user_id, claim.credentials_epoch)
+        return self._file_links.url(linked, datetime.fromisoformat(claim.data["expires_at"]))
 
     def _letter(self, claim: MailClaim, link: str) -> Letter:
         kind = _KINDS.get(claim.kind)

@@ -85,6 +85,20 @@ def _moment(written: str) -> str:
     return f"{datetime.fromisoformat(written):%Y-%m-%d %H:%M} UTC"
 
 
+def _number(number: int | None) -> str:
+    return "" if number is None else f"{number:,}"
+
+
+def _size(number: int | None) -> str:
+    """Write a number of bytes as people read it."""
+    if number is None:
+        return ""
+    for unit, size in (("GB", 10**9), ("MB", 10**6), ("kB", 10**3)):
+        if number >= size:
+            return f"{number / size:,.1f} {unit}"
+    return f"{number} bytes"
+
+
 def _plain(value: object) -> object:
     """Keep what others typed in from adding lines of its own."""
     return on_one_line(value) if isinstance(value, str) else value
@@ -97,5 +111,5 @@ _HTML = Environment(
     trim_blocks=True,
     lstrip_blocks=True,
 )
-_HTML.filters.update(amount=_amount, per_cent=_per_cent, moment=_moment)
+_HTML.filters.update(amount=_amount, per_cent=_per_cent, moment=_moment, number=_number, size=_size)
 _TEXT = _HTML.overlay(autoescape=False, finalize=_plain)

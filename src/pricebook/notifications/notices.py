@@ -1,4 +1,4 @@
-"""What people must know of their account and their webhooks: a mail of its own for each event."""
+"""What people must know of their account, jobs and webhooks: a mail of its own for each event."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -25,6 +25,7 @@ from pricebook.auth.events import ApiKeyCreated
 from pricebook.auth.models import ApiKey
 from pricebook.core.outbox import EventRecord
 from pricebook.core.principal import Role
+from pricebook.jobs.models import Job, Status
 from pricebook.notifications.fan_out import Told, among, as_preferred, notifications_of, picked
 from pricebook.notifications.kinds import MAILED_AS, Kind, MailKind
 from pricebook.notifications.models import Mail
@@ -33,6 +34,12 @@ from pricebook.users.models import User
 # Of an endpoint's URL only the host is told: the rest may be secret.
 _ENDPOINTS = table("webhook_endpoints", column("id"), column("url"), column("description"))
 _HOST = r"^https?://(?:[^/?#]*@)?([^/?#]+)"
+
+# Of what a job found: the rest, such as each refused row, is read where the job is.
+_FOUND = (
+    "rows", "bytes", "filename", "file", "expires_at",
+    "mode", "applied", "new", "changed", "unchanged", "refused", "has_errors_csv",
+)  # fmt: skip
 
 
 def credentials_used(event_ids: Sequence[UUID]) -> Insert:
@@ -56,6 +63,31 @@ def credentials_used(event_ids: Sequence[UUID]) -> Insert:
         .where(among(event_ids))
     )
     return _each_mailed(told, Kind.SECURITY)
+
+
+def finished_jobs(event_ids: Sequence[UUID]) -> Insert:
+    """Tell the owners of jobs how these ended; who cancels knows, and others said not to tell."""
+    found = [part for name in _FOUND for part in (name, Job.result[name])]
+    said = ("name", Job.params["name"], "error", Job.error)
+    data = picked("job_id", "kind", "status").concat(
+        func.jsonb_build_object(*said, *_happened(), *found)
+    )
+    told = (
+        select(
+            EventRecord.id.label("event_id"),
+            User.id.label("user_id"),
+            func.jsonb_strip_nulls(data).label("data"),
+        )
+        .select_from(EventRecord)
+        .join(Job, Job.id == EventRecord.subject_id)
+        .join(User, User.id == Job.owner_id)
+        .where(
+            among(event_ids),
+            Job.is_told,
+            EventRecord.payload["status"].astext != Status.CANCELLED,
+        )
+    )
+    return _each_mailed(told, Kind.JOB_FINISHED)
 
 
 def webhook_trouble(event_ids: Sequence[UUID]) -> Insert:

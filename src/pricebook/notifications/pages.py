@@ -29,6 +29,7 @@ _PAGE = Template(
 )
 _ABOUT = {
     Kind.PRICE_CHANGED: "changed prices",
+    Kind.JOB_FINISHED: "imports and exports that have ended",
     Kind.WEBHOOK_TROUBLE: "webhooks in trouble",
     Kind.SECURITY: "the safety of your account",
 }

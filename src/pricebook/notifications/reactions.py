@@ -51,6 +51,11 @@ async def warn_of_credentials(session: AsyncSession, event_ids: Sequence[UUID]) 
     await session.execute(notices.credentials_used(event_ids))
 
 
+async def tell_owner_of_job(session: AsyncSession, event_ids: Sequence[UUID]) -> None:
+    """Tell who asked for a job that it has ended, if they wanted to be told."""
+    await session.execute(notices.finished_jobs(event_ids))
+
+
 async def tell_owner_of_webhook(session: AsyncSession, event_ids: Sequence[UUID]) -> None:
     """Tell who keeps a webhook that it no longer reaches its receiver."""
     await session.execute(notices.webhook_trouble(event_ids))

@@ -66,6 +66,7 @@ class Kinds(Output):
     """Each kind of notification."""
 
     price_changed: Channels
+    job_finished: Channels
     webhook_trouble: Channels
     security: Channels
 
@@ -95,6 +96,7 @@ class KindsPatch(Patch):
     """Kinds whose ways change."""
 
     price_changed: ChannelsPatch = unchanged()
+    job_finished: ChannelsPatch = unchanged()
     webhook_trouble: ChannelsPatch = unchanged()
     security: SecurityPatch = unchanged()
 
