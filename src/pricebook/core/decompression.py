@@ -88,7 +88,7 @@ async def _unpack(unpacker: _Unpacker, data: bytes) -> AsyncIterator[bytes]:
     try:
         while (piece := await asyncio.to_thread(next, pieces, None)) is not None:
             yield piece
-    except (isal_zlib.error, zstandard.ZstdError) as error:
+    except (isal_zlib.IsalError, zstandard.ZstdError) as error:  # type: ignore[misc]  # isal calls its class an instance
         message = f"The compressed file is broken ({error})."
         raise UnpackingError(message) from error
 

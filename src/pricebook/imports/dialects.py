@@ -14,7 +14,6 @@ from pricebook.imports.errors import (
     ColumnsAmbiguous,
     FileUnreadable,
     HeaderUnreadable,
-    NotUtf8Error,
     SkuColumnMissing,
 )
 

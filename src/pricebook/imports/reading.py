@@ -7,7 +7,7 @@ that PostgreSQL writes one piece while the next is parsed, and memory stays flat
 import asyncio
 import codecs
 import io
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
 from contextlib import aclosing
 from dataclasses import dataclass, field
 
@@ -64,7 +64,7 @@ class CsvFile:
         """How many rows have been parsed."""
         return self._records.rows
 
-    async def copy(self) -> AsyncIterator[bytes]:
+    async def copy(self) -> AsyncGenerator[bytes, None]:
         r"""Yield each row: its line, its problem or \N, and the text of each of `columns`.
 
         Raises:
@@ -76,7 +76,7 @@ class CsvFile:
             async for piece in pieces:
                 yield piece
 
-    async def _parsed(self) -> AsyncIterator[bytes]:
+    async def _parsed(self) -> AsyncGenerator[bytes, None]:
         if copied := await asyncio.to_thread(self._records.feed, self._beginning):
             yield copied
         async with aclosing(_one_ahead(self._source.pieces)) as pieces:
@@ -171,7 +171,7 @@ class _Decoder:
             raise FileUnreadable(message) from error
 
 
-async def _one_ahead(source: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+async def _one_ahead(source: AsyncIterator[bytes]) -> AsyncGenerator[bytes, None]:
     """Fetch the next one while the last one is worked on."""
     coming = asyncio.ensure_future(anext(source, None))
     try:

@@ -8,15 +8,18 @@ import csv
 import io
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from operator import itemgetter
+from typing import TYPE_CHECKING
 
 from pricebook.imports.errors import FileUnreadable
 
 MAX_RECORD = 1_000_000
 """The most characters of one record."""
 
+if TYPE_CHECKING:
+    import _csv
+
 _NULL = r"\N"
 _UNFINISHED = "unexpected end of data"
-_CELL_TOO_LONG = "field limit"
 _NUL = "\x00"
 _NUL_SHOWN = "\ufffd"
 
@@ -33,8 +36,8 @@ class Records:
         self._positions = positions
         self._is_whole = list(positions) == list(range(width))
         self._chosen = _choice(positions)
-        # What can be found in no text but one with a row of empty cells.
-        self._empty_row = delimiter * (width - 1) or '""'
+        # Text without it has no row of empty cells.
+        self._empty_row = delimiter * (width - 1)
         self._line = line
         self._rest = ""
         self.rows = 0
@@ -62,41 +65,60 @@ class Records:
 
     def _read(self, text: str, *, is_last: bool = False) -> tuple[bytes, str]:
         """Return what to copy of the text, and the beginning of a record that goes on after it."""
+        if (found := self._read_quickly(text)) is not None:
+            return found.encode(), ""
         lines = io.StringIO(text, newline="").readlines()
-        reader = csv.reader(lines, delimiter=self._delimiter, strict=True)
-        found: list[str] = []
-        is_harmless = self._is_harmless(text)
+        reader = self._reader(lines)
+        copied: list[str] = []
         start = 0
         while start < len(lines):
-            rows: list[Row] = []
-            try:
-                rows.extend(reader)
-            except csv.Error as error:
-                fault = str(error)
-            else:
-                found.extend(self._copied(rows, len(lines) - start, is_harmless=is_harmless))
-                break
             first = self._line
-            found.extend(self._carefully(rows))
+            rows, fault = _rows_until_fault(reader)
+            copied.extend(self._carefully(rows))
+            if fault is None:
+                break
             start += self._line - first
             if fault == _UNFINISHED and not is_last:
-                return "".join(found).encode(), "".join(lines[start:])
-            found.append(self._broken(lines[start : reader.line_num], fault))
+                return "".join(copied).encode(), "".join(lines[start:])
+            copied.append(self._broken(lines[start : reader.line_num], fault))
             start = reader.line_num
-        return "".join(found).encode(), ""
+        return "".join(copied).encode(), ""
 
-    def _is_harmless(self, text: str) -> bool:
-        """Whether no cell can hold what COPY escapes, and no row is left out."""
-        may_hold_tab = "\t" in text and (self._delimiter != "\t" or '"' in text)
-        return not (may_hold_tab or "\\" in text or _NUL in text or self._empty_row in text)
-
-    def _copied(self, rows: list[Row], lines: int, *, is_harmless: bool) -> Iterable[str]:
-        if not is_harmless or len(rows) != lines or set(map(len, rows)) != {self._width}:
-            return self._carefully(rows)
+    def _read_quickly(self, text: str) -> str | None:
+        """Read text in which each line is a row as it should be; None if it is not."""
+        if self._may_be_odd(text):
+            return None
+        lines = _lines_of(self._escaped_before(text))
+        rows = None if lines is None else self._rows_of(lines)
+        if rows is None or set(map(len, rows)) != {self._width}:
+            return None
         numbered = enumerate(rows if self._is_whole else map(self._chosen, rows), self._line)
-        self._line += lines
-        self.rows += lines
-        return [f"{line}\t\\N\t" + "\t".join(cells) + "\n" for line, cells in numbered]
+        self._line += len(rows)
+        self.rows += len(rows)
+        return "".join([f"{line}\t\\N\t" + "\t".join(cells) + "\n" for line, cells in numbered])
+
+    def _may_be_odd(self, text: str) -> bool:
+        """Whether a row may be left out, or a cell have a problem or hold what separates cells."""
+        may_hold_tab = self._delimiter == "\t" and '"' in text
+        return may_hold_tab or _NUL in text or self._empty_row in text
+
+    def _escaped_before(self, text: str) -> str:
+        """Escape for COPY what means nothing to CSV; all at once is faster than by the cell."""
+        escaped = text.replace("\\", r"\\")
+        return escaped if self._delimiter == "\t" else escaped.replace("\t", r"\t")
+
+    def _rows_of(self, lines: Sequence[str]) -> list[Row] | None:
+        """Read lines that are a row each; the parser need see only those with quotation marks."""
+        delimiter = self._delimiter
+        reader = self._reader(line for line in lines if '"' in line)
+        try:
+            return [next(reader) if '"' in line else line.split(delimiter) for line in lines]
+        except (StopIteration, csv.Error):
+            # Some record takes several of them.
+            return None
+
+    def _reader(self, lines: Iterable[str]) -> "_csv.Reader":
+        return csv.reader(lines, delimiter=self._delimiter, strict=True)
 
     def _carefully(self, rows: Iterable[Row]) -> Iterator[str]:
         for row in rows:
@@ -114,9 +136,7 @@ class Records:
 
     def _broken(self, lines: Sequence[str], fault: str) -> str:
         """Return the row that a record with a misplaced quotation mark may have been."""
-        if _CELL_TOO_LONG in fault:
-            raise FileUnreadable(_too_long(self._line, csv.field_size_limit()))
-        row = next(csv.reader(lines, delimiter=self._delimiter))
+        row = self._guessed(lines)
         if fault == _UNFINISHED:
             line = self._line + sum(map(breaks_in, row[:-1]))
             problem = f"the quotation mark that opens in line {line} is never closed"
@@ -130,6 +150,18 @@ class Records:
         self._line += len(lines)
         return written
 
+    def _guessed(self, lines: Iterable[str]) -> Row:
+        """Read a record leniently; no cell is so long but for a quotation mark that is not closed.
+
+        Raises:
+            FileUnreadable: One is.
+
+        """
+        try:
+            return next(csv.reader(lines, delimiter=self._delimiter))
+        except csv.Error as error:
+            raise FileUnreadable(_too_long(self._line, csv.field_size_limit())) from error
+
     def _written(self, row: Row, problem: str) -> str:
         """Write a row with as many cells as expected, whatever it has."""
         self.rows += 1
@@ -137,6 +169,28 @@ class Records:
         cells = self._chosen(row[: self._width] + [""] * missing)
         joined = _NUL.join([cell.replace(_NUL, _NUL_SHOWN) for cell in cells])
         return f"{self._line}\t{problem}\t{_escaped(joined)}\n"
+
+
+def _lines_of(text: str) -> list[str] | None:
+    """Return the lines without their ends, if all end alike and as lines mostly do."""
+    end = "\n"
+    if "\r" in text:
+        end = "\r\n"
+        if not text.count(end) == text.count("\r") == text.count("\n"):
+            return None
+    lines = text.split(end)
+    if not lines[-1]:
+        lines.pop()
+    return lines
+
+
+def _rows_until_fault(reader: "_csv.Reader") -> tuple[list[Row], str | None]:
+    rows: list[Row] = []
+    try:
+        rows.extend(reader)
+    except csv.Error as error:
+        return rows, str(error)
+    return rows, None
 
 
 def breaks_in(text: str) -> int:
