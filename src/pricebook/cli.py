@@ -2,7 +2,8 @@
 
 import asyncio
 import sys
-from typing import Annotated
+from pathlib import Path
+from typing import Annotated, Literal
 
 import typer
 from pydantic import SecretStr, ValidationError
@@ -10,6 +11,12 @@ from pydantic import SecretStr, ValidationError
 from pricebook.core.errors import PricebookError
 from pricebook.core.mendable import MendableError
 from pricebook.core.settings import Settings, load_settings
+
+Url = Annotated[
+    str | None,
+    typer.Option(help="The API; else PRICEBOOK_URL, the `pricebook up` that runs here, or ours."),
+]
+Delimiter = Literal["comma", "semicolon", "tab"]
 
 app = typer.Typer(
     help="One price list that every shop, till, ERP and partner reads.",
@@ -111,6 +118,52 @@ def doctor() -> None:
 
     if not asyncio.run(report()):
         raise typer.Exit(1)
+
+
+@app.command()
+def export(  # noqa: PLR0913 -- each option is a parameter of the API
+    resource: Annotated[Literal["items", "users"], typer.Argument(help="What.")] = "items",
+    *,
+    output: Annotated[
+        Path | None,
+        typer.Option("-o", "--output", dir_okay=False, help="The file; - is standard output."),
+    ] = None,
+    form: Annotated[Literal["csv", "jsonl"], typer.Option("--format")] = "csv",
+    fields: Annotated[str | None, typer.Option(help="Just these, such as sku,price.")] = None,
+    q: Annotated[str | None, typer.Option(help="Words that all stand in it.")] = None,
+    tag: Annotated[list[str] | None, typer.Option(help="Repeat it: all must be there.")] = None,
+    currency: str | None = None,
+    price_min: str | None = None,
+    price_max: str | None = None,
+    updated_since: Annotated[str | None, typer.Option(help="As 2026-11-22T00:00:00Z.")] = None,
+    delimiter: Annotated[Delimiter | None, typer.Option(help="Between the cells of CSV.")] = None,
+    bom: Annotated[bool, typer.Option("--bom", help="Begin as Excel likes UTF-8.")] = False,
+    no_guard: Annotated[
+        bool, typer.Option("--no-guard", help="Leave cells that begin a formula as they are.")
+    ] = False,
+    url: Url = None,
+) -> None:
+    """Write the list, or a part of it, to a file or to standard output.
+
+    It asks as the key in PRICEBOOK_API_KEY, or for your address and password.
+    """
+    from pricebook import export_command as command
+    from pricebook.core.client import find_access
+
+    asked = {
+        "fields": fields,
+        "q": q,
+        "tag": tag,
+        "currency": currency,
+        "price_min": price_min,
+        "price_max": price_max,
+        "updated_since": updated_since,
+        "delimiter": delimiter,
+        "bom": "true" if bom else None,
+        "guard": "false" if no_guard else None,
+    }
+    wanted = command.Wanted(resource, form, command.query_of(asked), output)
+    asyncio.run(command.export(find_access(load_settings(), url), wanted))
 
 
 @app.command(hidden=True)
