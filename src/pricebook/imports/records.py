@@ -36,8 +36,6 @@ class Records:
         self._positions = positions
         self._is_whole = list(positions) == list(range(width))
         self._chosen = _choice(positions)
-        # Text without it has no row of empty cells.
-        self._empty_row = delimiter * (width - 1)
         self._line = line
         self._rest = ""
         self.rows = 0
@@ -90,7 +88,7 @@ class Records:
             return None
         lines = _lines_of(self._escaped_before(text))
         rows = None if lines is None else self._rows_of(lines)
-        if rows is None or set(map(len, rows)) != {self._width}:
+        if not rows or set(map(len, rows)) != {self._width} or not all(map(any, rows)):
             return None
         numbered = enumerate(rows if self._is_whole else map(self._chosen, rows), self._line)
         self._line += len(rows)
@@ -98,9 +96,9 @@ class Records:
         return "".join([f"{line}\t\\N\t" + "\t".join(cells) + "\n" for line, cells in numbered])
 
     def _may_be_odd(self, text: str) -> bool:
-        """Whether a row may be left out, or a cell have a problem or hold what separates cells."""
+        """Whether a cell may have a problem, or hold what separates cells."""
         may_hold_tab = self._delimiter == "\t" and '"' in text
-        return may_hold_tab or _NUL in text or self._empty_row in text
+        return may_hold_tab or _NUL in text
 
     def _escaped_before(self, text: str) -> str:
         """Escape for COPY what means nothing to CSV; all at once is faster than by the cell."""
