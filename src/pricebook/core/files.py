@@ -1,9 +1,10 @@
 """Files: uploads and results of jobs, in a folder or an object store, streamed in and out."""
 
+import asyncio
 from collections.abc import AsyncIterator, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -13,15 +14,22 @@ import obstore
 from obstore.exceptions import BaseError, PreconditionError
 from obstore.store import LocalStore, ObjectStore, from_url
 
+from pricebook.core.clock import now
 from pricebook.core.settings import Settings
 
 if TYPE_CHECKING:
     from obstore import GetOptions
+    from obstore.store import RetryConfig
 
 # The least part that S3 takes; what is written is held in memory by the part.
 _PART_BYTES = 5 * 1024 * 1024
 # A request to the store each time: none stays open for as long as a slow reader takes.
 _PIECE_BYTES = 1024 * 1024
+# By itself it would try for three minutes, which nobody waits for; jobs try again on their own.
+_RETRIES: "RetryConfig" = {"max_retries": 3, "retry_timeout": timedelta(seconds=10)}
+_FAREWELL_SECONDS = 5.0
+# How a folder calls a file that is not written to its end: with the number of the try.
+_UNFINISHED = "*#[0-9]*"
 
 
 class FileMissingError(Exception):
@@ -57,13 +65,31 @@ class Files:
     async def write(self, name: str, chunks: AsyncIterator[bytes]) -> None:
         """Write a file as its bytes come; should they break off, there is none.
 
+        `chunks` is run in the caller's own task, and is done with when this returns.
+
         Raises:
             FilesAwayError: The store does not answer, or has no room.
 
         """
+        pipe = _Pipe()
+        putting = asyncio.create_task(self._put(name, pipe))
+        putting.add_done_callback(_heard)
+        try:
+            async for chunk in chunks:
+                await pipe.give(chunk, putting)
+            await pipe.give(None, putting)
+            await putting
+        except BaseException:
+            pipe.break_off()
+            await asyncio.wait([putting], timeout=_FAREWELL_SECONDS)
+            raise
+        finally:
+            putting.cancel()
+
+    async def _put(self, name: str, pipe: "_Pipe") -> None:
         with _errors(name):
             await obstore.put_async(
-                self._store, name, chunks, chunk_size=_PART_BYTES, max_concurrency=1
+                self._store, name, pipe.chunks(), chunk_size=_PART_BYTES, max_concurrency=1
             )
 
     async def find(self, name: str) -> Stored:
@@ -122,6 +148,81 @@ class Files:
             except FileMissingError:
                 continue
 
+    async def list_old(self, folder: str, age: timedelta) -> AsyncIterator[str]:
+        """Yield the names of files in a folder that were written before `age`."""
+        before = now() - age
+        with _errors(folder):
+            async for found in obstore.list(self._store, prefix=f"{folder}/"):
+                for one in found:
+                    if one["last_modified"] < before:
+                        yield one["path"]
+
+    async def clear_unfinished(self, age: timedelta) -> int:
+        """Delete what killed processes left of files they were writing; return how many.
+
+        An object store does that by itself, by a rule for incomplete uploads.
+        """
+        if not isinstance(self._store, LocalStore) or self._store.prefix is None:
+            return 0
+        return await asyncio.to_thread(_clear, Path(self._store.prefix), now() - age)
+
+
+class _Pipe:
+    """Chunks on their way to the store.
+
+    The store reads them in a task that it does not end when it is cancelled itself, and a
+    generator that runs on can be neither closed nor trusted; this one always comes to its end.
+    """
+
+    def __init__(self) -> None:
+        self._queue: asyncio.Queue[bytes | None] = asyncio.Queue(1)
+        self._is_broken = False
+
+    async def give(self, chunk: bytes | None, putting: asyncio.Task[None]) -> None:
+        """Pass a chunk on, as soon as the one before it is taken; None is the end."""
+        giving = asyncio.create_task(self._queue.put(chunk))
+        try:
+            await asyncio.wait([giving, putting], return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            giving.cancel()
+        if putting.done():
+            putting.result()
+
+    def break_off(self) -> None:
+        """Let the store know that there will be no end."""
+        self._is_broken = True
+        with suppress(asyncio.QueueFull):
+            self._queue.put_nowait(None)
+
+    async def chunks(self) -> AsyncIterator[bytes]:
+        """Yield what was given."""
+        while (chunk := await self._queue.get()) is not None:
+            if self._is_broken:
+                break
+            yield chunk
+        if self._is_broken:
+            raise _BrokenOffError
+
+
+class _BrokenOffError(Exception):
+    """There will be no whole file."""
+
+
+def _heard(putting: asyncio.Task[None]) -> None:
+    """Whoever waits for it hears of its error; if nobody does, it is of no interest."""
+    if not putting.cancelled():
+        putting.exception()
+
+
+def _clear(folder: Path, before: datetime) -> int:
+    count = 0
+    for path in folder.rglob(_UNFINISHED):
+        with suppress(FileNotFoundError):
+            if path.is_file() and path.stat().st_mtime < before.timestamp():
+                path.unlink()
+                count += 1
+    return count
+
 
 @contextmanager
 def _errors(name: str) -> Iterator[None]:
@@ -142,4 +243,4 @@ def _store(settings: Settings) -> ObjectStore:
     if url.startswith("file://"):
         return LocalStore(Path(unquote(urlsplit(url).path)), mkdir=True)
     options = {name: value.get_secret_value() for name, value in settings.files.options.items()}
-    return from_url(url, config=options)  # type: ignore[call-overload, no-any-return]  # its overloads name each cloud's options
+    return from_url(url, config=options, retry_config=_RETRIES)  # type: ignore[call-overload, no-any-return]  # its overloads name each cloud's options
