@@ -5,6 +5,7 @@ from fastapi import FastAPI
 from pricebook.auth import routes as auth
 from pricebook.events import routes as events
 from pricebook.items import routes as items
+from pricebook.jobs import routes as jobs
 from pricebook.notifications import routes as notifications
 from pricebook.system import routes as system
 from pricebook.users import routes as users
@@ -14,6 +15,7 @@ TAGS = [
     {"name": "items", "description": "What is sold, and for how much."},
     {"name": "auth", "description": "Logging in and out, sessions and API keys."},
     {"name": "users", "description": "The people who keep and read the list."},
+    {"name": "jobs", "description": "Long work: how far it is, and what has become of it."},
     {"name": "webhooks", "description": "Systems that are told what happens, by signed POSTs."},
     {"name": "events", "description": "What has happened: in pages, and as it happens."},
     {"name": "notifications", "description": "What you watch, and what you are told."},
@@ -28,6 +30,7 @@ def include_routers(app: FastAPI) -> None:
     app.include_router(auth.router, prefix="/v1")
     app.include_router(auth.api_keys, prefix="/v1")
     app.include_router(users.router, prefix="/v1")
+    app.include_router(jobs.router, prefix="/v1")
     app.include_router(webhooks.router, prefix="/v1")
     app.include_router(events.router, prefix="/v1")
     app.include_router(notifications.router, prefix="/v1")

@@ -22,6 +22,7 @@ from pricebook.core.security import PasswordHasher
 from pricebook.core.settings import Settings
 from pricebook.core.streaming import Streams
 from pricebook.events.follower import Follower
+from pricebook.jobs.follower import Follower as JobFollower
 from pricebook.system.service import HealthMonitor
 
 DESCRIPTION = """
@@ -115,14 +116,15 @@ async def _limiter(settings: Settings, valkey: Redis) -> AsyncIterator[RateLimit
 async def _streams(app: FastAPI, settings: Settings) -> AsyncIterator[None]:
     app.state.follower = Follower(app.state.database.reads, settings.stream)
     app.state.streams = Streams(settings.stream, app.state.authenticate.recheck)
-    working = [
-        asyncio.create_task(work()) for work in (app.state.follower.run, app.state.streams.tend)
-    ]
+    app.state.job_follower = JobFollower(app.state.database.reads)
+    long = (app.state.follower.run, app.state.job_follower.run, app.state.streams.tend)
+    working = [asyncio.create_task(work()) for work in long]
     try:
         yield
     finally:
         app.state.streams.end_all()
         app.state.follower.stop()
+        app.state.job_follower.stop()
         await asyncio.gather(*working)
 
 

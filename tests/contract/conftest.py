@@ -19,7 +19,9 @@ from pricebook.auth.models import ApiKey, Session
 from pricebook.auth.one_time import issue_token
 from pricebook.auth.service import open_session
 from pricebook.core.clock import now
+from pricebook.core.principal import Principal, Role
 from pricebook.core.settings import Settings
+from pricebook.jobs.service import NewJob, enqueue
 from pricebook.notifications.kinds import Kind
 from pricebook.notifications.models import Notification
 from pricebook.notifications.unsubscribing import Unsubscriber
@@ -57,6 +59,7 @@ def make_things(
             user_id=owner.id, kind="security", event_id=uuid4(), data={}, is_in_inbox=True
         )
         session.add(notification)
+        job_id, failed_job_id = await two_jobs(session, owner)
         link = Unsubscriber(settings).url(forgetful.id, Kind.PRICE_CHANGED) or ""
         unsubscribe_token = link.partition("?token=")[2]
         await session.commit()
@@ -76,9 +79,21 @@ def make_things(
             notification_id=notification.id,
             tag="hand tools",
             unsubscribe_token=unsubscribe_token,
+            job_id=job_id,
+            failed_job_id=failed_job_id,
         )
 
     return make
+
+
+async def two_jobs(session: AsyncSession, owner: User) -> tuple[UUID, UUID]:
+    """Ask for two jobs, of which one has failed; return their ids."""
+    asking = Principal(owner.id, Role(owner.role), owner.id)
+    new = NewJob(kind="count_items", params={}, expected_seconds=1)
+    waiting, failed = await enqueue(session, asking, new), await enqueue(session, asking, new)
+    failed.status, failed.finished_at, failed.error = "failed", now(), "There is nothing to count."
+    await session.flush()
+    return waiting.id, failed.id
 
 
 async def a_delivery(session: AsyncSession, owner: User) -> tuple[UUID, UUID]:

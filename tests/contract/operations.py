@@ -50,6 +50,9 @@ class Things:
     notification_id: UUID
     tag: str
     unsubscribe_token: str
+    # One that waits, and one that has failed.
+    job_id: UUID
+    failed_job_id: UUID
 
     @property
     def path_values(self) -> dict[str, str]:
@@ -165,6 +168,8 @@ QUERIES: dict[str, dict[str, str]] = {
 def valid_request(operation: Operation, things: Things) -> dict[str, Any]:
     """Return the arguments of `Api.request` that this operation answers with a 2xx."""
     values = things.path_values
+    if operation.id == "retry_job":
+        values["job_id"] = values["failed_job_id"]
     query = QUERIES.get(operation.id, {})
     request: dict[str, Any] = {
         "method": operation.method,

@@ -64,6 +64,12 @@ read_webhook_delivery 401       403    403    200   403      200    200  200    
 redeliver_webhook_delivery 401  403    403    202   403      202    202  403      403       401
 list_events           401       200    200    200   200      200    200  200      403       401
 stream_events         401       200    200    200   200      200    200  200      403       401
+list_jobs             401       200    200    200   200      200    200  200      403       401
+read_job              401       200    200    200   404      200    200  200      403       401
+cancel_job            401       200    200    200   404      200    200  200      403       401
+retry_job             401       202    202    202   404      202    202  202      403       401
+stream_job            401       200    200    200   404      200    200  200      403       401
+read_job_log          401       200    200    200   404      200    200  200      403       401
 read_inbox            401       200    200    200   200      200    403  403      403       401
 mark_notification     401       200    200    200   404      404    403  403      403       401
 mark_all_notifications_read 401 204    204    204   204      204    403  403      403       401
@@ -100,7 +106,7 @@ def caller(api, make_user, make_key):
 
     async def with_key(operation, kind):
         holder = await make_user("admin")
-        is_of_items = operation.path.startswith(("/v1/items", "/v1/events"))
+        is_of_items = operation.path.startswith(("/v1/items", "/v1/events", "/v1/jobs"))
         others = USER_SCOPES if is_of_items else ITEM_SCOPES
         scopes = {"key:read": READING_SCOPES, "key:other": others}.get(kind, tuple(Scope))
         client = api.with_token(await make_key(holder, *scopes))

@@ -27,8 +27,8 @@ def names_in(value: Any) -> set[str]:
 
 
 def said(reply: httpx2.Response) -> Any:
-    """Return the JSON of an answer, or of each event of a stream; a page has none."""
-    if reply.headers["content-type"].startswith("text/html"):
+    """Return the JSON of an answer, or of each event of a stream; a page or a log has none."""
+    if reply.headers["content-type"].startswith(("text/html", "text/plain")):
         return None
     if reply.headers["content-type"].startswith("text/event-stream"):
         lines = reply.text.splitlines()

@@ -1,4 +1,4 @@
-"""Streams of server-sent events, and the process's hold on them: it can end each at any time.
+"""Streams that stay open, and the process's hold on them: it can end each at any time.
 
 They are written straight to ASGI. FastAPI's own way, a generator that yields, runs two tasks and
 several queues for each event and reader; here an event is encoded once for all of its readers.
@@ -9,11 +9,10 @@ import random
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterator, Mapping
 from contextlib import AbstractAsyncContextManager, contextmanager, suppress
 from dataclasses import dataclass, field
-from typing import Any, Final
+from typing import Final
 
 import structlog
-from fastapi import Response
-from starlette.types import Receive, Scope, Send
+from starlette.types import Send
 
 from pricebook.core.database import is_outage
 from pricebook.core.errors import Unavailable
@@ -23,7 +22,6 @@ from pricebook.core.setting_groups import StreamSettings
 ABORT: Final = "pricebook.abort"
 """Where the server puts into the scope how to cut a connection whose client reads no more."""
 
-_MEDIA_TYPE = "text/event-stream"
 _BEAT_SECONDS = 10.0
 _TEND_SECONDS = 0.5
 _FAREWELL_SECONDS = 1.0
@@ -44,12 +42,37 @@ class Caller:
     token: str = field(repr=False)
 
 
+@dataclass(frozen=True, slots=True)
+class Form:
+    """What all streams of one kind have in common."""
+
+    media_type: str
+    edge: Callable[[], bytes]
+    """What is said at the beginning and at the end."""
+    beat: Callable[[], bytes]
+    """A sign of life that changes nothing for the client."""
+
+
+def retry_hint() -> bytes:
+    """Tell the client when to come back, once the stream has ended; each a little different."""
+    return b"retry: %d\n\n" % random.randint(*_RETRY_MILLISECONDS)  # noqa: S311 -- no secret
+
+
+SERVER_SENT_EVENTS: Final = Form("text/event-stream", edge=retry_hint, beat=lambda: b":\n\n")
+PLAIN_TEXT: Final = Form("text/plain; charset=utf-8", edge=lambda: b"", beat=lambda: b"")
+
+
 class Stream:
-    """One open stream: what waits for its client, and whether it is to end."""
+    """One open stream: what waits for its client, and whether it is to end.
+
+    What it tells is offered to it; or the stream is woken, and takes it from its source by itself.
+    """
 
     __slots__ = (
         "_abort",
         "_chunks",
+        "_form",
+        "_is_finished",
         "_is_sending",
         "_limit",
         "_something",
@@ -62,7 +85,13 @@ class Stream:
     )
 
     def __init__(
-        self, caller: Caller, abort: Callable[[], None], *, limit: int, max_age_seconds: float
+        self,
+        form: Form,
+        caller: Caller,
+        abort: Callable[[], None],
+        *,
+        limit: int,
+        max_age_seconds: float,
     ) -> None:
         """Begin; at most `limit` events may wait. `abort` cuts the connection."""
         now = asyncio.get_running_loop().time()
@@ -71,8 +100,10 @@ class Stream:
         self.quiet_since = now
         # Not all at once: those who began together shall not come back together.
         self.ends_at = now + max_age_seconds * random.uniform(0.9, 1.1)  # noqa: S311 -- no secret
-        self.beat: Callable[[], bytes] = lambda: b":\n\n"
+        self.beat = form.beat
+        self._form = form
         self._abort = abort
+        self._is_finished = False
         self._limit = limit
         self._chunks: list[bytes] = []
         self._waiting = 0
@@ -91,6 +122,20 @@ class Stream:
         self._chunks.append(chunk)
         self._something.set()
 
+    def wake(self) -> None:
+        """Have a source that waits in `rest` look for something to send."""
+        self._something.set()
+
+    async def rest(self) -> None:
+        """Wait until woken, or until the end."""
+        await self._something.wait()
+        self._something.clear()
+
+    def finish(self) -> None:
+        """End once all has been sent that waits: there is no more to tell."""
+        self._is_finished = True
+        self._something.set()
+
     def end(self) -> None:
         """Send nothing more but the end; a client that does not even read is cut off."""
         self.is_ended = True
@@ -103,12 +148,12 @@ class Stream:
     def keep_alive(self, now: float) -> None:
         """Send a sign of life if nothing was sent for long."""
         is_busy = self._is_sending or self._chunks
-        if now - self.quiet_since > _BEAT_SECONDS and not is_busy:
-            self.offer(self.beat(), 0)
+        if now - self.quiet_since > _BEAT_SECONDS and not is_busy and (beat := self.beat()):
+            self.offer(beat, 0)
 
     async def serve(self, send: Send, backlog: AsyncIterator[bytes]) -> None:
         """Send the backlog, and then what is offered, until the end."""
-        await self._send(send, retry_hint())
+        await self._send(send, self._form.edge())
         async for chunk in backlog:
             if self.is_ended:
                 break
@@ -117,6 +162,8 @@ class Stream:
             if self._chunks:
                 chunk = self._take()
                 await self._send(send, chunk)
+            elif self._is_finished:
+                break
             else:
                 self._something.clear()
                 await self._something.wait()
@@ -125,7 +172,7 @@ class Stream:
     async def _finish(self, send: Send) -> None:
         try:
             async with asyncio.timeout(_FAREWELL_SECONDS):
-                await send({"type": "http.response.body", "body": retry_hint()})
+                await send({"type": "http.response.body", "body": self._form.edge()})
         except TimeoutError:
             self._abort()
 
@@ -148,11 +195,6 @@ Source = Callable[[Stream], AbstractAsyncContextManager[AsyncIterator[bytes]]]
 """Ties a stream to what it tells of; yields what is to be sent before what is offered."""
 
 
-def retry_hint() -> bytes:
-    """Tell the client when to come back, once the stream has ended; each a little different."""
-    return b"retry: %d\n\n" % random.randint(*_RETRY_MILLISECONDS)  # noqa: S311 -- no secret
-
-
 class Streams:
     """All open streams of a process."""
 
@@ -168,7 +210,7 @@ class Streams:
         return len(self._open)
 
     @contextmanager
-    def open(self, caller: Caller, abort: Callable[[], None]) -> Iterator[Stream]:
+    def open(self, form: Form, caller: Caller, abort: Callable[[], None]) -> Iterator[Stream]:
         """Yield a new stream, and forget it at the end.
 
         Raises:
@@ -178,6 +220,7 @@ class Streams:
         if len(self._open) >= self._settings.max_readers or self._is_stopping.is_set():
             raise TooManyStreams
         stream = Stream(
+            form,
             caller,
             abort,
             limit=self._settings.buffer_events,
@@ -225,71 +268,3 @@ class Streams:
         revoked = {one for one in callers if found.get(one.token) != one.principal}
         for stream in [one for one in self._open if one.caller in revoked]:
             stream.end()
-
-
-class EventStream(Response):
-    """The response of a route that streams; everything else about it is an ordinary route."""
-
-    # Its type is in the headers, or FastAPI would describe it as plain text.
-    media_type = None
-
-    def __init__(self, streams: Streams, caller: Caller, source: Source) -> None:
-        """Stream `source` to the caller."""
-        self.status_code = 200
-        self.background = None
-        self.init_headers(
-            {
-                "Content-Type": _MEDIA_TYPE,
-                "Cache-Control": "no-store",
-                # nginx is to pass on each event as it comes.
-                "X-Accel-Buffering": "no",
-            }
-        )
-        self._streams = streams
-        self._caller = caller
-        self._source = source
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Serve the stream to its end."""
-        abort = scope.get(ABORT, lambda: None)
-        with self._streams.open(self._caller, abort) as stream:
-            async with self._source(stream) as backlog:
-                # It waits far more than it works, and is counted among the streams instead.
-                scope["pricebook.exchange"].step_aside()
-                head = {"type": "http.response.start", "status": 200, "headers": self.raw_headers}
-                await send(head)
-                # A task of its own: to wake this one, with all the frames below it, costs more.
-                serving = asyncio.create_task(stream.serve(send, backlog))
-                watching = asyncio.create_task(_end_with_client(receive, stream))
-                try:
-                    await serving
-                finally:
-                    serving.cancel()
-                    watching.cancel()
-
-
-async def _end_with_client(receive: Receive, stream: Stream) -> None:
-    while (await receive())["type"] != "http.disconnect":
-        pass
-    stream.end()
-
-
-def documented(example: str, schema: str) -> dict[int | str, dict[str, Any]]:
-    """Describe a stream for OpenAPI: the data is JSON, of the model named `schema` or `{}`."""
-    text = {"type": "string"}
-    nothing = {"type": "object", "maxProperties": 0}
-    item = {
-        "type": "object",
-        "properties": {
-            "id": text,
-            "event": text,
-            "data": {
-                **text,
-                "contentMediaType": "application/json",
-                "contentSchema": {"anyOf": [{"$ref": f"#/components/schemas/{schema}"}, nothing]},
-            },
-            "retry": {"type": "integer", "minimum": 0},
-        },
-    }
-    content = {"itemSchema": item, "example": example}
-    return {200: {"description": "The stream.", "content": {_MEDIA_TYPE: content}}}

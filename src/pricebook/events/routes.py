@@ -11,7 +11,8 @@ from pricebook.core.pagination import Page, link_next, written_page
 from pricebook.core.reading import ReadPool
 from pricebook.core.routing import resource
 from pricebook.core.session import Reads
-from pricebook.core.streaming import Caller, EventStream, Source, Stream, Streams, documented
+from pricebook.core.stream_responses import EventStream, documented
+from pricebook.core.streaming import Caller, Source, Stream, Streams
 from pricebook.events import service
 from pricebook.events.errors import PlaceMalformed
 from pricebook.events.follower import Follower

@@ -14,7 +14,6 @@ from pricebook.core.errors import PricebookError
 from pricebook.core.setting_groups import JobSettings
 from pricebook.jobs import claims
 from pricebook.jobs.claims import SHORT_SECONDS
-from pricebook.jobs.models import Status
 from pricebook.jobs.run import (
     CancelRequestedError,
     JobRefused,
@@ -25,6 +24,7 @@ from pricebook.jobs.run import (
     end,
     write_log,
 )
+from pricebook.jobs.status import Status
 
 OUTAGE_PAUSE_SECONDS = 0.5
 """How long to leave the database alone when it is away."""

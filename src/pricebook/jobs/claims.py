@@ -9,7 +9,8 @@ from sqlalchemy import Select, Update, func, select, update
 from sqlalchemy.dialects import postgresql
 
 from pricebook.core.leases import Lease, is_free, leased
-from pricebook.jobs.models import Job, JobLogLine, Status
+from pricebook.jobs.models import Job, JobLogLine
+from pricebook.jobs.status import Status
 from pricebook.users.models import User
 
 SHORT_SECONDS = 10.0

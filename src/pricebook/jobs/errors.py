@@ -1,6 +1,6 @@
 """What can be wrong with a request about jobs."""
 
-from pricebook.core.errors import Conflict, NotFound
+from pricebook.core.errors import Conflict, Forbidden, NotFound
 
 
 class JobNotFound(NotFound):
@@ -13,3 +13,11 @@ class JobIsOver(Conflict):
 
 class JobIsUnfinished(Conflict):
     """The job has not failed and was not cancelled; only then can it be tried again."""
+
+
+class JobFilesGone(Conflict):
+    """What the job was to work on is no longer there; ask for it anew."""
+
+
+class JobBeyondScopes(Forbidden):
+    """The API key's scopes would not have let it start this job."""

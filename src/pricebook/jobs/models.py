@@ -1,7 +1,6 @@
 """The tables of jobs and what they say as they run."""
 
-from datetime import datetime
-from enum import StrEnum
+from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
 
@@ -22,24 +21,11 @@ from sqlalchemy.orm import Mapped, mapped_column
 
 from pricebook.core.database import Base
 from pricebook.core.leases import Leased
+from pricebook.jobs.errors import JobIsOver, JobIsUnfinished
+from pricebook.jobs.status import Status
 from pricebook.users.models import User
 
 _UNFINISHED = "status IN ('queued', 'running')"
-
-
-class Status(StrEnum):
-    """What has become of a job."""
-
-    QUEUED = "queued"
-    RUNNING = "running"
-    SUCCEEDED = "succeeded"
-    FAILED = "failed"
-    CANCELLED = "cancelled"
-
-    @property
-    def is_final(self) -> bool:
-        """Whether nothing more happens by itself."""
-        return self not in {Status.QUEUED, Status.RUNNING}
 
 
 class Job(Leased, Base):
@@ -93,6 +79,44 @@ class Job(Leased, Base):
 
     __mapper_args__ = {"eager_defaults": True}  # noqa: RUF012 -- SQLAlchemy declares it as no ClassVar
 
+    def cancel(self, *, is_held: bool) -> None:
+        """Ask its worker to stop; without one it ends at once.
+
+        Raises:
+            JobIsOver: It has ended.
+
+        """
+        if Status(self.status).is_final:
+            raise JobIsOver(job_id=self.id)
+        if self.cancel_requested_at is None:
+            self.cancel_requested_at = func.now()
+        if not is_held:
+            self.status = Status.CANCELLED
+            self.finished_at = func.now()
+            self._take_from_workers()
+
+    def begin_anew(self, patience: timedelta) -> None:
+        """Queue it again as if it had just been asked for, `patience` behind what is urgent.
+
+        Raises:
+            JobIsUnfinished: It has neither failed nor been cancelled.
+
+        """
+        if self.status not in {Status.FAILED, Status.CANCELLED}:
+            raise JobIsUnfinished(job_id=self.id)
+        self.status = Status.QUEUED
+        self.attempts = self.done = 0
+        self.phase = self.total = self.rate = self.result = self.error = None
+        self.cancel_requested_at = self.started_at = self.finished_at = None
+        self.due_at = func.now()
+        self.rank_at = func.now() + patience
+        self._take_from_workers()
+
+    def _take_from_workers(self) -> None:
+        """Whoever held it, though its time was up, changes nothing any more."""
+        self.leased_until = None
+        self.lease += 1
+
     @classmethod
     def is_unfinished(cls) -> ColumnElement[bool]:
         """Written out, as the partial index has it."""
@@ -109,3 +133,6 @@ class JobLogLine(Base):
     number: Mapped[int] = mapped_column(primary_key=True)
     text: Mapped[str]
     written_at: Mapped[datetime] = mapped_column(server_default=func.clock_timestamp())
+
+
+__all__ = ["Job", "JobLogLine", "Status"]

@@ -17,7 +17,8 @@ from pricebook.core.principal import Principal, Role
 from pricebook.core.settings import Settings
 from pricebook.jobs import claims
 from pricebook.jobs.events import JobFinished
-from pricebook.jobs.models import Job, Status
+from pricebook.jobs.models import Job
+from pricebook.jobs.status import Status
 
 # Before that, what was done in a phase tells nothing of how fast it goes.
 _KNOWN_AFTER_SECONDS = 0.5
