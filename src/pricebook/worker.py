@@ -20,6 +20,7 @@ from pricebook.core.dispatch import Dispatcher
 from pricebook.core.files import Files
 from pricebook.core.lanes import Lane
 from pricebook.core.logging import configure_logging
+from pricebook.core.principal import Role
 from pricebook.core.queue import (
     DRAIN,
     JOBS_QUEUE,
@@ -31,7 +32,8 @@ from pricebook.core.queue import (
 from pricebook.core.sealing import Sealer
 from pricebook.core.settings import RetentionSettings, Settings, load_settings
 from pricebook.events import service as events
-from pricebook.jobs.run import Tasks, Tools
+from pricebook.imports.tasks import import_items
+from pricebook.jobs.run import Task, Tasks, Tools
 from pricebook.jobs.runner import Runner
 from pricebook.notifications import service as notifications
 from pricebook.notifications.lane import MailLane
@@ -48,7 +50,9 @@ _GOODBYE_SECONDS = 1.0
 _CANCEL_SECONDS = 0.5
 _EACH_SECOND = set(range(60))
 
-TASKS: Tasks = {}
+TASKS: Tasks = {
+    "import_items": Task(Role.EDITOR, import_items),
+}
 """Every kind of job, and who does it."""
 
 log = structlog.get_logger(__name__)
