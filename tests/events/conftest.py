@@ -116,9 +116,12 @@ async def listen_to(
     port: int, token: str, query: str = "", last_event_id: str | None = None
 ) -> Listener:
     """Open a stream; it may not be live yet."""
-    lines = [f"GET /v1/events/stream{query} HTTP/1.1", "Host: x", f"Authorization: Bearer {token}"]
-    if last_event_id is not None:
-        lines.append(f"Last-Event-ID: {last_event_id}")
+    headers = [] if last_event_id is None else [f"Last-Event-ID: {last_event_id}"]
+    return await open_path(port, token, f"/v1/events/stream{query}", *headers)
+
+
+async def open_path(port: int, token: str, path: str, *headers: str) -> Listener:
+    lines = [f"GET {path} HTTP/1.1", "Host: x", f"Authorization: Bearer {token}", *headers]
     request = "\r\n".join((*lines, "", "")).encode()
     loop = asyncio.get_running_loop()
     _, listener = await loop.create_connection(lambda: Listener(request), "127.0.0.1", port)
@@ -138,10 +141,19 @@ class Server:
         self, user: Any, query: str = "", last_event_id: str | None = None
     ) -> Listener:
         """Open a stream and wait until it is live, or refused."""
-        token = user if isinstance(user, str) else self._tokens[user.id]
-        listener = await listen_to(self.port, token, query, last_event_id)
+        listener = await listen_to(self.port, self._token_of(user), query, last_event_id)
         self._opened.append(listener)
         return await listener.until_live()
+
+    async def open(self, user: Any, path: str) -> Listener:
+        """Open what is at a path, and wait until it answers."""
+        listener = await open_path(self.port, self._token_of(user), path)
+        self._opened.append(listener)
+        await listener.until(lambda one: b"\r\n\r\n" in one.received)
+        return listener
+
+    def _token_of(self, user: Any) -> str:
+        return user if isinstance(user, str) else self._tokens[user.id]
 
     def close(self) -> None:
         for listener in self._opened:

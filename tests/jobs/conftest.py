@@ -9,6 +9,7 @@ import pytest
 from sqlalchemy import select
 from sqlalchemy.ext.asyncio import AsyncSession
 from tests.conftest import until
+from tests.events.conftest import make_server_with, server
 
 from pricebook.core.database import Database, open_database
 from pricebook.core.files import Files
@@ -111,3 +112,6 @@ def read_log(database: Database) -> Callable[[Job], Awaitable[list[str]]]:
 
 async def wait_for_ever(_run: Run) -> None:
     await asyncio.Event().wait()
+
+
+__all__ = ["make_server_with", "server"]
