@@ -7,7 +7,7 @@ from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from fastapi import FastAPI
 from redis.asyncio import Redis
 
-from pricebook.api import TAGS, include_routers
+from pricebook.api import TAGS, UPLOADS, include_routers
 from pricebook.auth.service import make_authenticator
 from pricebook.core.database import open_database
 from pricebook.core.files import Files
@@ -21,6 +21,7 @@ from pricebook.core.sealing import Sealer
 from pricebook.core.security import PasswordHasher
 from pricebook.core.settings import Settings
 from pricebook.core.streaming import Streams
+from pricebook.core.uploads import Uploads
 from pricebook.events.follower import Follower
 from pricebook.jobs.follower import Follower as JobFollower
 from pricebook.system.service import HealthMonitor
@@ -61,7 +62,12 @@ def create_app(settings: Settings) -> FastAPI:
     install_problems(app)
     include_routers(app)
     app.state.route_table = RouteTable(app)
-    app.add_middleware(RequestMiddleware, settings.http, access_log=settings.log.access)
+    app.add_middleware(
+        RequestMiddleware,
+        settings.http,
+        access_log=settings.log.access,
+        uploads=dict.fromkeys(UPLOADS, settings.imports.max_bytes),
+    )
     return app
 
 
@@ -81,6 +87,7 @@ def _lifespan(settings: Settings) -> Lifespan:
             app.state.hints = hints
             app.state.job_hints = job_hints
             app.state.files = Files(settings)
+            app.state.uploads = Uploads(settings.imports, app.state.files)
             app.state.health = HealthMonitor(database, valkey, settings.mail)
             app.state.hasher = PasswordHasher(settings.auth)
             app.state.sealer = Sealer(settings)

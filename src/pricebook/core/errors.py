@@ -13,6 +13,7 @@ The docstring is the sentence the caller reads. The class name, in kebab case, i
     ├── Unauthenticated         401
     ├── Forbidden               403
     ├── NotFound                404
+    ├── RequestTimeout          408
     ├── Conflict                409
     ├── PreconditionFailed      412
     ├── TooLarge                413
@@ -92,6 +93,16 @@ class NotFound(PricebookError):
     """There is nothing here."""
 
     status = 404
+
+
+class RequestTimeout(PricebookError):
+    """The request took too long to arrive."""
+
+    status = 408
+
+    def headers(self) -> Mapping[str, str]:
+        """What is left of the request is not waited for (RFC 9110, section 15.5.9)."""
+        return {"Connection": "close"}
 
 
 class Conflict(PricebookError):

@@ -103,7 +103,13 @@ IdempotencyKey = Annotated[
 async def claim_key(
     request: Request, session: DbSession, idempotency_key: IdempotencyKey = None
 ) -> None:
-    """Claim the request's Idempotency-Key, if it has one.
+    """Claim the request's Idempotency-Key, if it has one; raises as `claim` does."""
+    if idempotency_key is not None:
+        await claim(request, session, idempotency_key, await request.body())
+
+
+async def claim(request: Request, session: AsyncSession, key: str, body: bytes) -> None:
+    """Claim an Idempotency-Key for a request with this body; its digest will do.
 
     Raises:
         AnswerRepeated: The request was answered before; this is that answer.
@@ -111,21 +117,21 @@ async def claim_key(
         IdempotencyKeyReused: The key came with another request.
 
     """
-    if idempotency_key is None or (principal := await identify(request)) is None:
+    if (principal := await identify(request)) is None:
         return
     token = bearer_token(request) or ""
-    claim = Claim(
+    made = Claim(
         session=session,
         credential_id=principal.credential_id,
-        key_digest=hashlib.sha256(idempotency_key.encode()).digest(),
-        request_digest=await _digest(request, _secret("request", token, idempotency_key)),
-        secret=_secret("answer", token, idempotency_key),
+        key_digest=hashlib.sha256(key.encode()).digest(),
+        request_digest=_digest(request, body, _secret("request", token, key)),
+        secret=_secret("answer", token, key),
     )
-    if not await _lock(claim):
+    if not await _lock(made):
         raise IdempotencyKeyInUse
-    if stored := await _find_answer(claim):
-        raise AnswerRepeated(_repeat(claim, stored))
-    request.state.claim = claim
+    if stored := await _find_answer(made):
+        raise AnswerRepeated(_repeat(made, stored))
+    request.state.claim = made
 
 
 async def keep_answer(request: Request, response: Response) -> None:
@@ -156,10 +162,10 @@ async def prune(session: AsyncSession) -> int:
     return len((await session.scalars(expired.returning(StoredAnswer.status))).all())
 
 
-async def _digest(request: Request, secret: bytes) -> bytes:
+def _digest(request: Request, body: bytes, secret: bytes) -> bytes:
     """Return what a repeat is known by: keyed, since a body may hold a password to guess at."""
     target = request.scope["path"].encode() + b"?" + request.scope["query_string"]
-    sent = b"%s %s\n%s" % (request.method.encode(), target, await request.body())
+    sent = b"%s %s\n%s" % (request.method.encode(), target, body)
     return hmac.digest(secret, sent, "sha256")
 
 

@@ -7,7 +7,7 @@ import re
 import time
 from collections.abc import Callable, Iterable, Mapping
 from secrets import token_hex
-from typing import Final
+from typing import Final, NamedTuple
 
 import structlog
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -45,10 +45,21 @@ log = structlog.get_logger("pricebook.access")
 class RequestMiddleware:
     """Gives a request its context, and its answer what every answer carries."""
 
-    def __init__(self, app: ASGIApp, settings: HttpSettings, *, access_log: bool) -> None:
-        """Surround `app`."""
+    def __init__(
+        self,
+        app: ASGIApp,
+        settings: HttpSettings,
+        *,
+        access_log: bool,
+        uploads: Mapping[str, int] | None = None,
+    ) -> None:
+        """Surround `app`. A POST to a path of `uploads` may be packed, and as large as it says."""
         self._app = app
         self._settings = settings
+        self._usual = _Limits(settings.max_body_bytes)
+        self._uploads = {
+            path: _Limits(most, may_be_packed=True) for path, most in (uploads or {}).items()
+        }
         self._access_log = access_log
         self._under_way = 0
         # Around the net for errors too, so that a page may read why it was refused.
@@ -61,7 +72,7 @@ class RequestMiddleware:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        exchange = _Exchange(scope, receive, send, self._settings.max_body_bytes, self._step_out)
+        exchange = _Exchange(scope, receive, send, self._limits_of(scope), self._step_out)
         enter_context(exchange.context)
         self._under_way += 1
         try:
@@ -74,6 +85,13 @@ class RequestMiddleware:
 
     def _step_out(self) -> None:
         self._under_way -= 1
+
+    def _limits_of(self, scope: Scope) -> "_Limits":
+        if scope["method"] != "POST":
+            return self._usual
+        root = self._settings.root_path
+        path = _whole_path(scope["path"], root).removeprefix(root)
+        return self._uploads.get(path, self._usual)
 
     async def _catch(self, scope: Scope, receive: Receive, send: Send) -> None:
         exchange: _Exchange = scope["pricebook.exchange"]
@@ -94,10 +112,12 @@ class RequestMiddleware:
         is_rush = self._under_way > self._settings.max_concurrent_requests
         if is_rush and not exchange.path.endswith(_ANSWERED_IN_A_RUSH):
             return Unavailable("Too many requests at once; try again.")
-        if exchange.headers.get(b"content-encoding", b"identity").lower() != b"identity":
+        limits = exchange.limits
+        coding = exchange.headers.get(b"content-encoding", b"identity").lower()
+        if coding != b"identity" and not limits.may_be_packed:
             return UnsupportedMediaType("A compressed body is not understood here.")
         length = exchange.headers.get(b"content-length", b"0")
-        if length.isdigit() and int(length[:20]) > self._settings.max_body_bytes:
+        if length.isdigit() and int(length[:20]) > limits.body_bytes:
             return TooLarge()
         return None
 
@@ -117,6 +137,13 @@ def _whole_path(path: str, root: str) -> str:
     return path if not root or path.startswith(f"{root}/") else root + path
 
 
+class _Limits(NamedTuple):
+    """What the body of a request may be."""
+
+    body_bytes: int
+    may_be_packed: bool = False
+
+
 class _Exchange:
     """One request and its answer, as they pass."""
 
@@ -131,6 +158,7 @@ class _Exchange:
         "_step_out",
         "context",
         "headers",
+        "limits",
         "path",
         "status",
     )
@@ -140,7 +168,7 @@ class _Exchange:
         scope: Scope,
         receive: Receive,
         send: Send,
-        max_body_bytes: int,
+        limits: _Limits,
         step_out: Callable[[], None],
     ) -> None:
         self._began = time.perf_counter()
@@ -151,7 +179,8 @@ class _Exchange:
         self.status = 0
         self._receive = receive
         self._send = send
-        self._body_bytes_left = max_body_bytes
+        self.limits = limits
+        self._body_bytes_left = limits.body_bytes
         self._step_out = step_out
         self._is_counted = True
         self.context = RequestContext(_request_id(self.headers))

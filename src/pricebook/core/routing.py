@@ -3,7 +3,7 @@
 import json
 from collections.abc import Callable, Coroutine
 from decimal import Decimal
-from typing import Any, NoReturn
+from typing import Any, ClassVar, NoReturn
 
 from fastapi import APIRouter, Depends, Request, Response
 from fastapi.routing import APIRoute
@@ -50,9 +50,11 @@ class ExactRequest(Request):
 class Route(APIRoute):
     """A route of the API; a POST takes an Idempotency-Key."""
 
+    reads_body: ClassVar[bool] = True
+
     def __init__(self, path: str, endpoint: Callable[..., Any], **options: Any) -> None:  # noqa: ANN401 -- FastAPI's own options
         """Make the route, with what every route of its method needs."""
-        if "POST" in (options.get("methods") or ()):
+        if self.reads_body and "POST" in (options.get("methods") or ()):
             options["dependencies"] = [Depends(claim_key), *(options.get("dependencies") or ())]
         super().__init__(path, endpoint, **options)
 
@@ -64,7 +66,7 @@ class Route(APIRoute):
 
         async def handle_exactly(request: Request) -> Response:
             exact = ExactRequest(request.scope, request.receive)
-            if "idempotency-key" in exact.headers:
+            if self.reads_body and "idempotency-key" in exact.headers:
                 # Read whole, so that a form can be both parsed and compared with its repeat.
                 await exact.body()
             response = await handle(exact)
@@ -74,6 +76,12 @@ class Route(APIRoute):
         return handle_exactly
 
 
-def resource(prefix: str, *tags: str) -> APIRouter:
+class UploadRoute(Route):
+    """A route whose POST streams its body, and claims the Idempotency-Key once it knows it."""
+
+    reads_body = False
+
+
+def resource(prefix: str, *tags: str, route_class: type[Route] = Route) -> APIRouter:
     """Return the router of one resource."""
-    return APIRouter(prefix=prefix, tags=list(tags), route_class=Route)
+    return APIRouter(prefix=prefix, tags=list(tags), route_class=route_class)

@@ -1,0 +1,399 @@
+"""Files on their way in: stored as they come, refused before they do, gone if they break off."""
+
+import asyncio
+import gzip
+from pathlib import Path
+from urllib.parse import unquote, urlsplit
+
+import pytest
+from sqlalchemy import func, select, text
+
+from pricebook.core.idempotency import StoredAnswer
+from pricebook.jobs.models import Job
+
+ROWS = b"sku,name,price,currency\r\nH-1,Hammer,12.50,EUR\r\n"
+CSV = {"Content-Type": "text/csv"}
+URL = "/v1/imports/items"
+
+
+@pytest.fixture
+def folder(settings) -> Path:
+    return Path(unquote(urlsplit(settings.files.url or "").path))
+
+
+@pytest.fixture
+def stored(folder):
+    """The names of all files that lie in the store; none at the beginning."""
+
+    def names() -> list[str]:
+        found = [path for path in folder.rglob("*") if path.is_file()]
+        return sorted(str(path.relative_to(folder)) for path in found)
+
+    for name in names():
+        (folder / name).unlink()
+    return names
+
+
+@pytest.fixture
+def jobs(database):
+    async def read() -> list[Job]:
+        async with database.sessions() as fresh:
+            return list(await fresh.scalars(select(Job).order_by(Job.id)))
+
+    return read
+
+
+@pytest.fixture
+def client(api, editor):
+    return api.as_(editor)
+
+
+async def send(client, content=ROWS, headers=None, **query):
+    return await client.post(URL, content=content, headers=CSV | (headers or {}), params=query)
+
+
+def form(*parts: tuple[str, bytes]) -> tuple[bytes, dict[str, str]]:
+    """A form of parts: what follows `form-data` in each one's head, and its content."""
+    body = b"".join(
+        f"--xx\r\nContent-Disposition: form-data{head}\r\n\r\n".encode() + content + b"\r\n"
+        for head, content in parts
+    )
+    return body + b"--xx--\r\n", {"Content-Type": "multipart/form-data; boundary=xx"}
+
+
+A_FILE = ('; name="file"; filename="C:\\lists\\spring.csv"', ROWS)
+
+
+async def test_a_file_becomes_a_job_that_is_found_at_its_location(client, editor, jobs, stored):
+    reply = await send(client, mode="apply")
+    assert reply.status_code == 202
+    (job,) = await jobs()
+    assert reply.headers["location"] == f"/v1/jobs/{job.id}"
+    assert reply.json()["id"] == str(job.id)
+    assert (reply.json()["kind"], reply.json()["status"]) == ("import_items", "queued")
+    assert (await client.get(reply.headers["location"])).json() == reply.json()
+    assert (job.owner_id, job.role, job.scope) == (editor.id, "editor", "items:write")
+    assert stored() == [job.params["file"]]
+    assert job.inputs == [job.params["file"]]
+    assert job.files == [job.params["file"], job.params["errors_file"]]
+
+
+async def test_what_was_sent_lies_in_the_store_as_it_came(client, jobs, folder, stored):
+    packed = gzip.compress(ROWS)
+
+    async def pieces():
+        for start in range(0, len(packed), 10):
+            yield packed[start : start + 10]
+
+    for headers in ({"Content-Encoding": "gzip"}, {"Content-Type": "application/gzip"}):
+        assert (await send(client, pieces(), headers)).status_code == 202
+    for job in await jobs():
+        assert (folder / job.params["file"]).read_bytes() == packed
+        assert job.params["size"] == len(packed)
+
+
+async def test_a_dry_run_is_what_happens_unless_asked_otherwise(client, jobs):
+    await send(client)
+    (job,) = await jobs()
+    told = {name: job.params[name] for name in job.params.keys() - {"file", "errors_file"}}
+    assert told == {
+        "name": None,
+        "size": len(ROWS),
+        "mode": "dry-run",
+        "skip_refused": False,
+        "encoding": "auto",
+        "delimiter": "auto",
+        "decimal": "point",
+        "guarded": True,
+        "columns": {},
+    }
+    assert job.is_told
+
+
+async def test_what_is_known_of_a_file_is_passed_on(client, jobs):
+    query = {
+        "mode": "apply",
+        "skip_refused": "true",
+        "encoding": "windows-1252",
+        "delimiter": "semicolon",
+        "decimal": "comma",
+        "guarded": "false",
+        "name": "Frühling.csv",
+        "notify": "false",
+        "column": ["Nr: intern:sku", "Preis:price"],
+    }
+    assert (await send(client, **query)).status_code == 202
+    (job,) = await jobs()
+    assert job.params["columns"] == {"Nr: intern": "sku", "Preis": "price"}
+    passed = (job.params["skip_refused"], job.params["guarded"], job.params["name"])
+    assert passed == (True, False, "Frühling.csv")
+    assert (job.params["mode"], job.params["decimal"]) == ("apply", "comma")
+    assert not job.is_told
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("mode", "try"),
+        ("encoding", "latin-1"),
+        ("delimiter", ","),
+        ("decimal", "."),
+        ("guarded", "perhaps"),
+        ("column", "Preis"),
+        ("column", ":price"),
+        ("column", "Preis:amount"),
+        ("column", "a\x00b:price"),
+        ("colour", "red"),
+    ],
+)
+async def test_what_cannot_be_asked_is_refused_by_name_and_nothing_is_read(
+    client, name, value, stored
+):
+    reply = await send(client, _never_read(), **{name: value})
+    assert reply.status_code == 422
+    (error,) = reply.json()["errors"]
+    assert error["pointer"].startswith(f"query/{name}")
+    assert stored() == []
+
+
+async def _never_read():
+    pytest.fail("it was read")
+    yield b""
+
+
+async def test_who_may_not_import_is_refused_before_a_byte_is_read(api, viewer, stored):
+    assert (await send(api, _never_read())).status_code == 401
+    assert (await send(api.as_(viewer), _never_read())).status_code == 403
+    assert stored() == []
+
+
+async def test_a_form_with_one_file_is_as_good_as_the_file(client, jobs, folder):
+    body, headers = form(A_FILE)
+
+    async def bytewise():
+        for byte in body:
+            yield bytes([byte])
+
+    for content in (body, bytewise()):
+        assert (await send(client, content, headers)).status_code == 202
+    for job in await jobs():
+        assert (folder / job.params["file"]).read_bytes() == ROWS
+        assert (job.params["name"], job.params["size"]) == ("spring.csv", len(ROWS))
+
+
+@pytest.mark.parametrize(
+    "parts",
+    [
+        (),
+        (('; name="note"', b"no file"),),
+        (A_FILE, A_FILE),
+        (A_FILE, ('; name="mode"', b"apply")),
+        (('; name="mode"', b"apply"), A_FILE),
+    ],
+    ids=["nothing", "no file", "two files", "a field after it", "a field before it"],
+)
+async def test_a_form_of_anything_else_is_refused(client, parts, jobs, stored):
+    body, headers = form(*parts)
+    reply = await send(client, body, headers)
+    assert (reply.status_code, reply.json()["type"]) == (422, "/problems/form-not-one-file")
+    assert (stored(), await jobs()) == ([], [])
+
+
+@pytest.mark.parametrize(
+    ("body", "content_type"),
+    [
+        (form(A_FILE)[0][:-8], "multipart/form-data; boundary=xx"),
+        (form(A_FILE)[0], "multipart/form-data; boundary=yy"),
+        (form(A_FILE)[0], "multipart/form-data"),
+        (form(A_FILE)[0], "multipart/form-data; boundary=" + "x" * 300),
+        (b"sku,name", "multipart/form-data; boundary=xx"),
+        (b"", "multipart/form-data; boundary=xx"),
+    ],
+    ids=["breaks off", "other boundary", "no boundary", "long boundary", "no form", "nothing"],
+)
+async def test_a_form_that_is_none_is_refused(client, body, content_type, stored):
+    reply = await send(client, body, {"Content-Type": content_type})
+    assert reply.status_code == 400
+    assert reply.json()["type"] == "/problems/form-unreadable"
+    assert stored() == []
+
+
+@pytest.mark.parametrize("parts", [None, [('; name="file"; filename=""', b"")]])
+async def test_an_empty_file_is_refused(client, parts, jobs, stored):
+    body, headers = form(*parts) if parts else (b"", {})
+    reply = await send(client, body, headers)
+    assert reply.status_code == 422
+    assert reply.json()["type"] == "/problems/upload-empty"
+    assert (stored(), await jobs()) == ([], [])
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        {"Content-Type": "application/json"},
+        {"Content-Type": "application/x-www-form-urlencoded"},
+        {"Content-Type": "application/vnd.ms-excel"},
+        {"Content-Encoding": "br"},
+        {"Content-Encoding": "gzip, gzip"},
+        form(A_FILE)[1] | {"Content-Encoding": "gzip"},
+    ],
+    ids=str,
+)
+async def test_what_is_no_csv_is_refused_before_it_is_read(client, headers):
+    reply = await send(client, _never_read(), headers)
+    assert reply.status_code == 415
+    assert reply.json()["type"] == "/problems/unsupported-media-type"
+
+
+async def test_a_file_past_the_limit_is_refused_and_leaves_nothing(make_api, editor, stored):
+    small = (await make_api(imports={"max_bytes": 1_000_000})).as_(editor)
+    head = {"Content-Length": "1000001"}
+    assert (await send(small, _never_read(), head)).status_code == 413
+
+    async def pieces():
+        for _ in range(20):
+            yield b"x" * 100_000
+
+    reply = await send(small, pieces())
+    assert (reply.status_code, reply.json()["type"]) == (413, "/problems/too-large")
+    assert (await send(small, b"x" * 1_000_000)).status_code == 202
+    assert len(stored()) == 1
+
+
+async def test_only_uploads_may_be_large_or_packed(client):
+    for path in ("/v1/items", "/v1/imports", "/v1/imports/items/x", "/imports/items/"):
+        reply = await client.post(path, content=b"x" * 5_000_000, headers=CSV)
+        assert reply.status_code == 413
+        reply = await client.post(path, content=b"x", headers=CSV | {"Content-Encoding": "gzip"})
+        assert reply.status_code == 415
+    assert (await client.put(URL, content=b"x" * 5_000_000, headers=CSV)).status_code == 413
+
+
+async def test_a_large_file_sent_where_imports_were_once_is_led_to_where_they_are(client):
+    headers = CSV | {"Content-Length": "5000000"}
+    reply = await client.post("/imports/items?mode=apply", content=_never_read(), headers=headers)
+    assert reply.status_code == 308
+    assert reply.headers["location"] == "/v1/imports/items?mode=apply"
+
+
+@pytest.mark.parametrize("prefix", ["", "/prices"])
+async def test_behind_a_proxy_uploads_work_as_well(make_api, editor, prefix):
+    proxied = (await make_api(http={"root_path": "/prices"})).as_(editor)
+    reply = await proxied.post(f"{prefix}{URL}", content=b"x" * 5_000_000, headers=CSV)
+    assert reply.status_code == 202
+    assert reply.headers["location"] == f"/prices/v1/jobs/{reply.json()['id']}"
+
+
+class Dripping:
+    """A body that stops after its first piece, until it is let go."""
+
+    def __init__(self) -> None:
+        self.has_begun, self.may_end = asyncio.Event(), asyncio.Event()
+
+    async def __aiter__(self):
+        yield ROWS
+        self.has_begun.set()
+        await self.may_end.wait()
+
+
+async def test_past_the_limit_of_uploads_callers_come_back_later(make_api, editor, viewer):
+    few = await make_api(imports={"uploads_at_once": 1}, http={"max_concurrent_requests": 1})
+    body = Dripping()
+    first = asyncio.create_task(send(few.as_(editor), body))
+    await body.has_begun.wait()
+    reply = await send(few.as_(editor), _never_read())
+    assert reply.status_code == 503
+    assert int(reply.headers["retry-after"]) >= 1
+    # An upload does not count among the requests under way.
+    assert (await few.as_(viewer).get("/v1/items")).status_code == 200
+    body.may_end.set()
+    assert (await first).status_code == 202
+    assert (await send(few.as_(editor))).status_code == 202
+
+
+async def test_an_upload_that_stalls_is_cut_off_and_leaves_nothing(make_api, editor, jobs, stored):
+    hasty = (await make_api(imports={"stall_seconds": 0.05})).as_(editor)
+    reply = await send(hasty, Dripping())
+    assert reply.status_code == 408
+    assert reply.json()["type"] == "/problems/upload-stalled"
+    assert reply.headers["connection"] == "close"
+    assert (stored(), await jobs()) == ([], [])
+
+
+async def test_a_store_that_is_away_is_told_as_such(make_api, editor, jobs, tmp_path):
+    blocked = tmp_path / "files"
+    api = await make_api(files={"url": blocked.as_uri()})
+    blocked.mkdir()
+    (blocked / "imports").write_text("a file where a folder should be")
+    reply = await send(api.as_(editor))
+    assert reply.status_code == 503
+    assert reply.json()["type"] == "/problems/unavailable"
+    assert int(reply.headers["retry-after"]) >= 1
+    assert await jobs() == []
+
+
+async def test_an_upload_whose_job_cannot_be_written_is_deleted(client, session, stored):
+    await session.execute(
+        text("ALTER TABLE jobs ADD CONSTRAINT no_more CHECK (kind = '') NOT VALID")
+    )
+    await session.commit()
+    try:
+        reply = await send(client)
+    finally:
+        await session.execute(text("ALTER TABLE jobs DROP CONSTRAINT no_more"))
+        await session.commit()
+    assert reply.status_code == 500
+    assert stored() == []
+
+
+KEY = {"Idempotency-Key": "spring-2026"}
+
+
+async def test_a_repeat_gets_the_first_answer_and_its_file_is_deleted(client, jobs, stored):
+    first = await send(client, headers=KEY)
+    second = await send(client, headers=KEY)
+    assert (first.status_code, second.status_code) == (202, 202)
+    assert second.content == first.content
+    assert second.headers["location"] == first.headers["location"]
+    assert second.headers["idempotency-replayed"] == "true"
+    (job,) = await jobs()
+    assert stored() == [job.params["file"]]
+
+
+async def test_another_file_or_another_wish_with_the_key_is_refused(client, jobs, stored):
+    await send(client, headers=KEY)
+    for content, query in ((ROWS + b"H-2,Nail,1,EUR\r\n", {}), (ROWS, {"mode": "apply"})):
+        reply = await send(client, content, KEY, **query)
+        assert reply.status_code == 422
+        assert reply.json()["type"] == "/problems/idempotency-key-reused"
+    assert (len(await jobs()), len(stored())) == (1, 1)
+
+
+async def test_an_upload_under_way_keeps_its_key(client, jobs, stored):
+    body = Dripping()
+    first = asyncio.create_task(send(client, body, KEY))
+    await body.has_begun.wait()
+    reply = await send(client, _never_read(), KEY)
+    assert reply.status_code == 409
+    assert reply.json()["type"] == "/problems/idempotency-key-in-use"
+    body.may_end.set()
+    assert (await first).status_code == 202
+    assert (await send(client, headers=KEY)).headers["idempotency-replayed"] == "true"
+    assert (len(await jobs()), len(stored())) == (1, 1)
+
+
+async def test_uploads_with_a_key_to_several_processes_make_one_job(
+    client, make_api, editor, jobs, stored, database
+):
+    clients = [client, *[(await make_api()).as_(editor) for _ in range(2)]]
+    replies = await asyncio.gather(*(send(one, headers=KEY) for one in clients * 5))
+    assert {reply.status_code for reply in replies} <= {202, 409}
+    assert len({reply.content for reply in replies if reply.status_code == 202}) == 1
+    assert (len(await jobs()), len(stored())) == (1, 1)
+    async with database.sessions() as fresh:
+        assert await fresh.scalar(select(func.count()).select_from(StoredAnswer)) == 1
+
+
+async def test_a_refused_upload_leaves_its_key_free(client):
+    assert (await send(client, b"", KEY)).status_code == 422
+    assert (await send(client, headers=KEY)).status_code == 202
