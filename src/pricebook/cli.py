@@ -18,6 +18,14 @@ Url = Annotated[
 ]
 Delimiter = Literal["comma", "semicolon", "tab"]
 
+
+def _existing_file(path: Path) -> Path:
+    if path != Path("-") and not path.is_file():
+        message = f"there is no file {path}"
+        raise typer.BadParameter(message)
+    return path
+
+
 app = typer.Typer(
     help="One price list that every shop, till, ERP and partner reads.",
     no_args_is_help=True,
@@ -148,7 +156,7 @@ def export(  # noqa: PLR0913 -- each option is a parameter of the API
     It asks as the key in PRICEBOOK_API_KEY, or for your address and password.
     """
     from pricebook import export_command as command
-    from pricebook.core.client import find_access
+    from pricebook.core.client import find_access, query_of
 
     asked = {
         "fields": fields,
@@ -162,8 +170,63 @@ def export(  # noqa: PLR0913 -- each option is a parameter of the API
         "bom": "true" if bom else None,
         "guard": "false" if no_guard else None,
     }
-    wanted = command.Wanted(resource, form, command.query_of(asked), output)
+    wanted = command.Wanted(resource, form, query_of(asked), output)
     asyncio.run(command.export(find_access(load_settings(), url), wanted))
+
+
+@app.command("import")
+def import_(  # noqa: PLR0913 -- each option is a parameter of the API
+    file: Annotated[
+        Path, typer.Argument(callback=_existing_file, help="The file; - is standard input.")
+    ],
+    *,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Say what would happen, and change nothing.")
+    ] = False,
+    skip_refused: Annotated[
+        bool, typer.Option("--skip-refused", help="Take the good rows though others are refused.")
+    ] = False,
+    encoding: Annotated[
+        Literal["auto", "utf-8", "utf-16", "windows-1252"] | None, typer.Option(help="Of a CSV.")
+    ] = None,
+    delimiter: Annotated[
+        Literal["auto", "comma", "semicolon", "tab", "pipe"] | None,
+        typer.Option(help="Between the cells."),
+    ] = None,
+    decimal: Annotated[
+        Literal["point", "comma"] | None, typer.Option(help="What stands before the decimals.")
+    ] = None,
+    column: Annotated[
+        list[str] | None, typer.Option(metavar="'THEIR NAME:FIELD'", help="Read a column as that.")
+    ] = None,
+    no_guard: Annotated[
+        bool, typer.Option("--no-guard", help="Keep apostrophes before what could be a formula.")
+    ] = False,
+    errors: Annotated[
+        Path | None, typer.Option(dir_okay=False, help="Where refused rows go; else beside FILE.")
+    ] = None,
+    url: Url = None,
+) -> None:
+    """Bring the rows of a CSV file into the list, all of them or none.
+
+    It asks as the key in PRICEBOOK_API_KEY, or for your address and password. It ends with 1 if a
+    row was refused.
+    """
+    from pricebook import import_command as command
+    from pricebook.core.client import find_access, query_of
+
+    asked = {
+        "mode": "dry-run" if dry_run else "apply",
+        "skip_refused": "true" if skip_refused else None,
+        "encoding": encoding,
+        "delimiter": delimiter,
+        "decimal": decimal,
+        "column": column,
+        "guarded": "false" if no_guard else None,
+    }
+    sent = command.Sent(file, query_of(asked), errors)
+    if not asyncio.run(command.import_file(find_access(load_settings(), url), sent)):
+        raise typer.Exit(1)
 
 
 @app.command(hidden=True)

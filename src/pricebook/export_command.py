@@ -2,7 +2,7 @@
 
 import os
 import sys
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -37,15 +37,6 @@ class Wanted:
     format: str
     query: Sequence[tuple[str, str]]
     path: Path | None
-
-
-def query_of(asked: Mapping[str, str | list[str] | None]) -> Sequence[tuple[str, str]]:
-    """Return the parameters that were given, each value of a list by itself."""
-    return [
-        (name, value)
-        for name, values in asked.items()
-        for value in ([values] if isinstance(values, str) else values or ())
-    ]
 
 
 async def export(access: Access, wanted: Wanted) -> None:

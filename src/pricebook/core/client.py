@@ -2,9 +2,10 @@
 
 import json
 import sys
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
+from getpass import getpass
 from http import HTTPStatus
 from typing import Any
 
@@ -17,7 +18,7 @@ from yarl import URL
 from pricebook.core.mendable import MendableError
 from pricebook.core.settings import Settings
 
-Params = Mapping[str, str] | list[tuple[str, str]]
+Params = Mapping[str, str] | Sequence[tuple[str, str]]
 
 # No limit on the whole, since a list may be long; one on silence.
 _TIMEOUT = aiohttp.ClientTimeout(total=None, sock_connect=10, sock_read=60)
@@ -82,10 +83,10 @@ def find_access(settings: Settings, url: str | None = None) -> Access:
             "or run this at a terminal to log in"
         )
         raise MendableError(message)
-    typer.echo(f"Log in to {found}", err=True)
-    email = typer.prompt("E-mail", err=True)
-    password = typer.prompt("Password", hide_input=True, err=True)
-    return Access(found, SecretStr(password), email)
+    # Standard output may be where the list goes: not a word of this may stand there.
+    typer.echo(f"Log in to {found}\nE-mail: ", err=True, nl=False)
+    email = input()
+    return Access(found, SecretStr(getpass("Password: ")), email)
 
 
 def _url_of_running(settings: Settings) -> str | None:
@@ -106,6 +107,15 @@ def _base_url(text: str) -> URL:
         message = "the URL of the API must look like https://prices.example.com"
         raise MendableError(message)
     return URL(str(url).rstrip("/").removesuffix("/v1"))
+
+
+def query_of(asked: Mapping[str, str | list[str] | None]) -> list[tuple[str, str]]:
+    """Return the parameters that were given, each value of a list by itself."""
+    return [
+        (name, value)
+        for name, values in asked.items()
+        for value in ([values] if isinstance(values, str) else values or ())
+    ]
 
 
 @asynccontextmanager
