@@ -1,14 +1,12 @@
 """53,940 diamonds, priced: what goes in comes out again, to the cent."""
 
-import csv
 from collections import Counter, defaultdict
 from decimal import Decimal
-from importlib.util import find_spec
 from itertools import islice
-from pathlib import Path
 
 import pytest
 from sqlalchemy import func, select
+from tests.diamonds import read_diamonds
 
 from pricebook.core.outbox import EventRecord
 
@@ -18,22 +16,7 @@ PUT_ONE_BY_ONE = 300
 
 @pytest.fixture(scope="module")
 def diamonds():
-    """Read the file of plotnine without importing it, which would need all that it plots with."""
-    package = find_spec("plotnine")
-    path = Path(package.submodule_search_locations[0], "data", "diamonds.csv")
-    with path.open(newline="") as file:
-        return [as_item(number, row) for number, row in enumerate(csv.DictReader(file), start=1)]
-
-
-def as_item(number, row):
-    return {
-        "sku": f"DIAMOND-{number:05}",
-        "name": f"{row['cut']} diamond of {row['carat']} carat",
-        "description": f"Colour {row['color']}, {row['x']} x {row['y']} x {row['z']} mm",
-        "price": row["price"],
-        "currency": "USD",
-        "tags": [row["cut"], f"colour {row['color']}", f"clarity {row['clarity']}"],
-    }
+    return read_diamonds()
 
 
 async def load(client, items):
