@@ -8,14 +8,16 @@ import orjson
 import uvloop
 from tests.benchmarks.data import load, make_editor
 from tests.benchmarks.deliveries import measure_deliveries
+from tests.benchmarks.exports import measure_exports
 from tests.benchmarks.findings import Finding, as_json, finding_lines, ratio_lines
+from tests.benchmarks.imports import measure_imports
 from tests.benchmarks.logins import measure_crowd, measure_timing, open_session
 from tests.benchmarks.servers import Field, field
 from tests.benchmarks.streams import measure_streams
 from tests.benchmarks.told import measure_told
 from tests.benchmarks.works import Measured, measure, works
 
-_ALL = ("item", "list", "patch", "logins", "deliveries", "told", "stream")
+_ALL = ("item", "list", "patch", "logins", "deliveries", "told", "stream", "export", "import")
 _OF_ITEMS = {"item", "list", "patch", "logins"}
 
 
@@ -35,6 +37,9 @@ def main() -> None:
 def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m tests.benchmarks", description=main.__doc__)
     parser.add_argument("--items", type=int, default=100_000, help="how many to load first")
+    parser.add_argument(
+        "--rows", type=int, default=1_000_000, help="how many go out and in at once"
+    )
     parser.add_argument("--rounds", type=int, default=7, help="how often both take turns")
     parser.add_argument("--seconds", type=float, default=2, help="how long each turn is")
     parser.add_argument("--only", choices=_ALL, default=_ALL, nargs="+", help="what to measure")
@@ -57,6 +62,14 @@ async def _run(servers: Field, options: argparse.Namespace) -> tuple[list[Measur
     if "stream" in options.only:
         _say("telling a thousand streams")
         findings += await measure_streams(servers, await open_session(servers.pricebook))
+    if "export" in options.only:
+        _say(f"exporting {options.rows:,} items")
+        token = await open_session(servers.pricebook)
+        findings += await measure_exports(servers, token, options.rows)
+    if "import" in options.only:
+        _say(f"importing {options.rows:,} rows")
+        token = await open_session(servers.pricebook)
+        findings += await measure_imports(servers, token, options.rows)
     return ratios, findings
 
 

@@ -1,9 +1,12 @@
 """The data: items of about 250 bytes of CSV, and the people who ask for them."""
 
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
 import asyncpg
 from pydantic import SecretStr
 
-from pricebook.core.database import open_database
+from pricebook.core.database import asyncpg_url, open_database
 from pricebook.core.security import PasswordHasher
 from pricebook.core.settings import Settings
 from pricebook.users.models import User
@@ -11,36 +14,43 @@ from pricebook.users.models import User
 EMAIL = "benchmark@example.com"
 PASSWORD = "correct horse battery staple"
 
-# Rows that PostgreSQL makes by itself arrive as fast as by COPY, and need no file.
-_MAKE_ITEMS = """
-    INSERT INTO items (sku, name, description, price, currency, tags, cost, notes)
+COLUMNS = "sku, name, description, price, currency, tags, cost, notes"
+
+# PostgreSQL makes the rows by itself.
+ROWS = """
     SELECT
-        'SKU-' || lpad(number::text, 8, '0'),
+        'SKU-' || lpad(number::text, 8, '0') AS sku,
         (ARRAY['Hammer', 'Angle grinder', 'Spirit level', 'Wood screw'])[1 + number % 4]
-            || ' ' || number % 977,
+            || ' ' || number % 977 AS name,
         'Forged steel, hardened twice, with a handle of ash that stays in the hand when it is wet.'
-            || ' Lot ' || number % 7919,
-        (number % 100000)::numeric / 100 + 0.5,
-        (ARRAY['EUR', 'USD', 'CHF'])[1 + number % 3],
-        ARRAY['tools', 'trade-' || number % 50],
-        (number % 100000)::numeric / 200,
-        'Reorder at ' || number % 100
-    FROM generate_series(1, $1) AS number
+            || ' Lot ' || number % 7919 AS description,
+        (number % 100000 / 100.0 + 0.5)::numeric(14, 4) AS price,
+        (ARRAY['EUR', 'USD', 'CHF'])[1 + number % 3] AS currency,
+        ARRAY['tools', 'trade-' || number % 50] AS tags,
+        (number % 100000 / 200.0)::numeric(14, 4) AS cost,
+        'Reorder at ' || number % 100 AS notes
+    FROM generate_series(1, {rows}) AS number
 """
 
 
 async def load(settings: Settings, items: int) -> list[str]:
-    """Fill the table, and return the ids of some items in no order."""
-    assert settings.database_url
-    url = settings.database_url.get_secret_value().replace("+asyncpg", "")
-    connection = await asyncpg.connect(url)
-    try:
-        await connection.execute(_MAKE_ITEMS, items)
+    """Fill the table anew, and return the ids of some items in no order."""
+    async with connected(settings) as connection:
+        await connection.execute("TRUNCATE items CASCADE")
+        await connection.execute(f"INSERT INTO items ({COLUMNS}) {ROWS.format(rows=items)}")
         await connection.execute("VACUUM ANALYZE items")
         rows = await connection.fetch("SELECT id FROM items ORDER BY random() LIMIT 5000")
+    return [str(row["id"]) for row in rows]
+
+
+@asynccontextmanager
+async def connected(settings: Settings) -> AsyncIterator[asyncpg.Connection]:
+    """Open a connection of its own."""
+    connection = await asyncpg.connect(asyncpg_url(settings))
+    try:
+        yield connection
     finally:
         await connection.close()
-    return [str(row["id"]) for row in rows]
 
 
 async def make_editor(settings: Settings) -> None:

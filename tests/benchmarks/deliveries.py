@@ -129,11 +129,13 @@ def worker_environment(settings: Settings) -> dict[str, str]:
     assert settings.database_url
     assert settings.redis_url
     assert settings.secret_key
+    assert settings.files.url
     return {
         **os.environ,
         "PRICEBOOK_DATABASE_URL": settings.database_url.get_secret_value(),
         "PRICEBOOK_REDIS_URL": settings.redis_url.get_secret_value(),
         "PRICEBOOK_SECRET_KEY": settings.secret_key.get_secret_value(),
+        "PRICEBOOK_FILES__URL": settings.files.url,
         "PRICEBOOK_WEBHOOKS__ALLOWED_NETWORKS": '["127.0.0.0/8"]',
         "PRICEBOOK_LOG__LEVEL": "ERROR",
     }

@@ -16,7 +16,7 @@ from pydantic import SecretStr
 
 from pricebook.core.embedded import Postgres, Valkey
 from pricebook.core.schema_head import migrate
-from pricebook.core.settings import LogSettings, Settings
+from pricebook.core.settings import FileSettings, LogSettings, Settings
 from pricebook.core.spawn import Child, Service
 from pricebook.serving import api_services, listen
 
@@ -64,7 +64,7 @@ def field() -> Iterator[Field]:
     try:
         postgres.start()
         valkey.start()
-        settings = _settings(postgres, valkey)
+        settings = _settings(postgres, valkey, folder)
         migrate(settings)
         with _web(settings, postgres.url, folder) as (pricebook, ceiling):
             yield Field(settings, pricebook, ceiling, postgres.pid)
@@ -74,11 +74,12 @@ def field() -> Iterator[Field]:
         shutil.rmtree(folder)
 
 
-def _settings(postgres: Postgres, valkey: Valkey) -> Settings:
+def _settings(postgres: Postgres, valkey: Valkey, folder: Path) -> Settings:
     return Settings(
         database_url=SecretStr(postgres.url),
         redis_url=SecretStr(valkey.url),
         secret_key=SecretStr(secrets.token_urlsafe(32)),
+        files=FileSettings(url=(folder / "files").as_uri()),
         log=LogSettings(format="json"),
     )
 
@@ -103,11 +104,13 @@ def _web(settings: Settings, database_url: str, folder: Path) -> Iterator[tuple[
 def _pricebook(settings: Settings, listening: socket.socket, log: Path) -> Service:
     assert settings.database_url
     assert settings.redis_url
+    assert settings.files.url
     env = {
         **os.environ,
         **dict.fromkeys(_LIFTED, _NO_LIMIT),
         "PRICEBOOK_DATABASE_URL": settings.database_url.get_secret_value(),
         "PRICEBOOK_REDIS_URL": settings.redis_url.get_secret_value(),
+        "PRICEBOOK_FILES__URL": settings.files.url,
         "PRICEBOOK_LOG__FORMAT": "json",
     }
     (service,) = api_services(settings, listening, env)
