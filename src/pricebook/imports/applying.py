@@ -207,10 +207,10 @@ def _sample(stage: Stage, changes: CTE, candidates: CTE) -> ColumnElement[Any]:
         for age in ("old", "new")
     ]
     lines = candidates.alias("lines")
+    # Of the few that are shown, which are the first, since both are in the order of the file.
+    line = select(lines.c.line).where(lines.c.new_sku == changes.c.new_sku).scalar_subquery()
     first = (
-        select(lines.c.line, changes.c.is_new, *shown)
-        .select_from(changes.join(lines, lines.c.new_sku == changes.c.new_sku))
-        .order_by(lines.c.line)
+        select(line.label("line"), changes.c.is_new, *shown)
         .limit(bindparam("sample_size", type_=Integer))
         .subquery("first")
     )

@@ -12,6 +12,7 @@ from pricebook.items.schemas import ItemIn, ItemPatch
 
 LONGEST_CELL = 20_000
 _SHOWN_CHARACTERS = 100
+_EXAMPLES = ("12.50", "12,50")
 _AMOUNTS = frozenset({"price", "cost", "tax_rate"})
 _NEEDED = frozenset(name for name, one in ItemIn.model_fields.items() if one.is_required())
 
@@ -53,7 +54,7 @@ def judged(
     except ValidationError as error:
         for found in error.errors(include_url=False):
             name = str(found["loc"][0])
-            refusals.setdefault(name, _refusal(found, name, texts[name]))
+            refusals.setdefault(name, _refusal(found, name, texts[name], habits))
     return {}, [refusals[name] for name in cells if name in refusals]
 
 
@@ -92,8 +93,10 @@ _NULLABLE = frozenset({"description", "cost", "notes"})
 _DEFAULTS = {"tax_rate": ItemIn.model_fields["tax_rate"].default}
 
 
-def _refusal(found: Mapping[str, Any], name: str, text: str) -> Refusal:
+def _refusal(found: Mapping[str, Any], name: str, text: str, habits: Habits) -> Refusal:
     where = found["loc"][1:]
     shown = text.split(";")[where[0]] if name == "tags" and where else text
-    words: str = found["msg"]
-    return Refusal(name, shown[:_SHOWN_CHARACTERS], words.removeprefix("Value error, "))
+    words = str(found["msg"]).removeprefix("Value error, ")
+    if name in _AMOUNTS and habits.has_decimal_comma:
+        words = words.replace(*_EXAMPLES)
+    return Refusal(name, shown[:_SHOWN_CHARACTERS], words)
