@@ -4,8 +4,8 @@ from fastapi import FastAPI
 
 from pricebook.auth import routes as auth
 from pricebook.events import routes as events
-from pricebook.imports import routes as imports
 from pricebook.exports import routes as exports
+from pricebook.imports import routes as imports
 from pricebook.items import routes as items
 from pricebook.jobs import routes as jobs
 from pricebook.notifications import routes as notifications
@@ -39,6 +39,7 @@ def include_routers(app: FastAPI) -> None:
     app.include_router(users.router, prefix="/v1")
     app.include_router(imports.router, prefix="/v1")
     app.include_router(jobs.router, prefix="/v1")
+    app.include_router(exports.router, prefix="/v1")
     app.include_router(exports.file_router, prefix="/v1")
     app.include_router(webhooks.router, prefix="/v1")
     app.include_router(events.router, prefix="/v1")

@@ -4,13 +4,15 @@ import gc
 import resource
 import socket
 import sys
+from collections.abc import Iterable
 from contextlib import suppress
 from typing import Any, cast
 
 import uvicorn
 from fastapi import FastAPI
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
+from pricebook.core.downloads import TRAILERS
 from pricebook.core.logging import configure_logging
 from pricebook.core.settings import Settings, load_settings
 from pricebook.core.streaming import ABORT
@@ -51,16 +53,50 @@ def make_server(app: FastAPI, settings: Settings) -> uvicorn.Server:
     return _Server(config, app)
 
 
+class _Cycle(RequestResponseCycle):
+    """Sends trailers after a body, as ASGI's extension says; uvicorn knows of none."""
+
+    has_trailers = False
+
+    async def send(self, message: Any) -> None:  # noqa: ANN401 -- any message of ASGI
+        if message["type"] == TRAILERS:
+            self._write_trailers(message["headers"])
+            message = {"type": "http.response.body"}
+        elif message["type"] == "http.response.start":
+            self.has_trailers = message.get("trailers", False)
+        elif self.has_trailers:
+            message = {**message, "more_body": True}
+        await super().send(message)
+
+    def _write_trailers(self, headers: Iterable[tuple[bytes, bytes]]) -> None:
+        """End the chunks (RFC 9112, section 7.1); what is left to uvicorn is to write nothing."""
+        lines = b"".join(b"%s: %s\r\n" % header for header in headers)
+        if not self.disconnected:
+            self.transport.write(b"0\r\n%s\r\n" % lines)
+        self.chunked_encoding = False
+        self.has_trailers = False
+
+
 class _Protocol(HttpToolsProtocol):
-    """Lets the application cut a connection, which ASGI has no word for."""
+    """Lets the application cut a connection, which ASGI has no word for, and send trailers."""
 
     def on_message_begin(self) -> None:
         super().on_message_begin()
-        cast("dict[str, Any]", self.scope)[ABORT] = self.transport.abort
+        scope = cast("dict[str, Any]", self.scope)
+        scope[ABORT] = self.transport.abort
+        scope["extensions"] = {TRAILERS: {}}
+
+    def on_headers_complete(self) -> None:
+        super().on_headers_complete()
+        # uvicorn makes it here, and takes no other class for it.
+        self.cycle.__class__ = _Cycle
 
 
 class _Server(uvicorn.Server):
-    """Ends the streams when it is to stop, and does not wait for them as for other answers."""
+    """Ends the streams when it is to stop, and does not wait for them as for other answers.
+
+    A download gets half of the time to come to its end.
+    """
 
     def __init__(self, config: uvicorn.Config, app: FastAPI) -> None:
         super().__init__(config)
@@ -68,6 +104,7 @@ class _Server(uvicorn.Server):
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         self._app.state.streams.end_all()
+        self._app.state.downloads.end_within(self._app.state.settings.stop_seconds / 2)
         await super().shutdown(sockets)
 
 

@@ -10,6 +10,7 @@ from redis.asyncio import Redis
 from pricebook.api import TAGS, UPLOADS, include_routers
 from pricebook.auth.service import make_authenticator
 from pricebook.core.database import open_database
+from pricebook.core.downloads import Downloads
 from pricebook.core.files import Files
 from pricebook.core.middleware import RequestMiddleware
 from pricebook.core.openapi import DocumentedApp
@@ -20,6 +21,7 @@ from pricebook.core.route_table import RouteTable
 from pricebook.core.sealing import Sealer
 from pricebook.core.security import PasswordHasher
 from pricebook.core.settings import Settings
+from pricebook.core.snapshots import SnapshotPool
 from pricebook.core.streaming import Streams
 from pricebook.core.uploads import Uploads
 from pricebook.events.follower import Follower
@@ -92,7 +94,7 @@ def _lifespan(settings: Settings) -> Lifespan:
             app.state.hasher = PasswordHasher(settings.auth)
             app.state.sealer = Sealer(settings)
             app.state.authenticate = make_authenticator(database, settings)
-            async with _streams(app, settings):
+            async with _streams(app, settings), _downloads(app, settings):
                 yield
             await app.state.authenticate.close()
             app.state.hasher.close()
@@ -133,6 +135,14 @@ async def _streams(app: FastAPI, settings: Settings) -> AsyncIterator[None]:
         app.state.follower.stop()
         app.state.job_follower.stop()
         await asyncio.gather(*working)
+
+
+@asynccontextmanager
+async def _downloads(app: FastAPI, settings: Settings) -> AsyncIterator[None]:
+    pool = SnapshotPool(settings, "pricebook-exports", settings.exports.at_once)
+    app.state.downloads = Downloads(settings.exports, pool)
+    yield
+    pool.close()
 
 
 @asynccontextmanager

@@ -2,7 +2,7 @@
 
 import asyncio
 import re
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from typing import Literal, Protocol
 
 import zstandard
@@ -13,8 +13,6 @@ Encoding = Literal["zstd", "gzip", "identity"]
 # What is compressed as it is made must not wait for it: the fastest level of the fastest libraries.
 _LEVEL = 1
 _GZIP_FORMAT = 31
-# Both libraries: what was given so far is to be readable on the other side.
-_ZSTD_FLUSH_BLOCK = zstandard.COMPRESSOBJ_FLUSH_BLOCK
 _QUALITY = re.compile(r"\s*q\s*=\s*(0(?:\.[0-9]{0,3})?|1(?:\.0{0,3})?)\s*", re.IGNORECASE)
 
 
@@ -48,7 +46,9 @@ def _qualities(accept_encoding: str) -> dict[str, float]:
     return found
 
 
-async def compressed(chunks: AsyncIterator[bytes], encoding: Encoding) -> AsyncIterator[bytes]:
+async def compressed(
+    chunks: AsyncGenerator[bytes, None], encoding: Encoding
+) -> AsyncGenerator[bytes, None]:
     """Yield the chunks in an encoding, whose end tells that they are whole."""
     if encoding == "identity":
         async for chunk in chunks:
@@ -59,6 +59,7 @@ async def compressed(chunks: AsyncIterator[bytes], encoding: Encoding) -> AsyncI
     async for chunk in chunks:
         packed = await asyncio.to_thread(compressor.compress, chunk)
         if is_first:
+            # So that the reader has something to read at once.
             packed += compressor.flush(flush_block)
             is_first = False
         if packed:

@@ -5,7 +5,7 @@ long the list is, and all of it is as of one moment, however long that takes.
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 from contextlib import asynccontextmanager, suppress
 from typing import Any
 
@@ -32,6 +32,7 @@ class Snapshot:
         """Read on a connection in a transaction; all that share `turns` fetch one at a time."""
         self._connection = connection
         self._turns = turns
+        self._fetching: asyncio.Task[list[asyncpg.Record]] | None = None
         self.rows = 0
         """How many lines the blocks yielded so far have had."""
 
@@ -39,19 +40,28 @@ class Snapshot:
         """Return the first column of the first row."""
         return await self._connection.fetchval(statement.sql, *statement.arguments(values))
 
-    async def blocks(self, statement: Compiled, values: Mapping[str, Any]) -> AsyncIterator[bytes]:
+    async def blocks(
+        self, statement: Compiled, values: Mapping[str, Any]
+    ) -> AsyncGenerator[bytes, None]:
         """Yield the lines, each the one column of a row, many at a time; one block is ahead."""
         cursor = await self._connection.cursor(statement.sql, *statement.arguments(values))
         # Not in turn: it may take long, as all rows have to be found before any can be sorted.
-        fetching = asyncio.ensure_future(cursor.fetch(_FIRST_ROWS))
-        try:
-            while rows := await fetching:
-                fetching = asyncio.create_task(self._fetch(cursor))
-                self.rows += len(rows)
-                yield "".join([row[0] for row in rows]).encode()
-        finally:
-            fetching.cancel()
-            await asyncio.wait([fetching])
+        rows = await cursor.fetch(_FIRST_ROWS)
+        while rows:
+            self._fetching = asyncio.create_task(self._fetch(cursor))
+            # Whoever breaks off does not hear of its failure, and nobody is to miss that.
+            self._fetching.add_done_callback(lambda one: one.cancelled() or one.exception())
+            self.rows += len(rows)
+            yield "".join([row[0] for row in rows]).encode()
+            rows = await self._fetching
+        self._fetching = None
+
+    def end(self) -> bool:
+        """Read no more; return whether all that was begun has been read."""
+        if self._fetching is None:
+            return True
+        self._fetching.cancel()
+        return False
 
     async def _fetch(self, cursor: Any) -> list[asyncpg.Record]:  # noqa: ANN401 -- asyncpg has no types
         async with self._turns:
@@ -87,14 +97,13 @@ class SnapshotPool:
             raise TooManySnapshots
         self._free -= 1
         try:
-            connection = await self._begin()
-            try:
-                yield Snapshot(connection, self._turns)
-                await connection.execute("COMMIT")
-                self._idle.append(connection)
-            except BaseException:
-                connection.terminate()
-                raise
+            async with self._transaction() as connection:
+                snapshot = Snapshot(connection, self._turns)
+                try:
+                    yield snapshot
+                finally:
+                    if not snapshot.end():
+                        connection.terminate()
         finally:
             self._free += 1
 
@@ -103,6 +112,18 @@ class SnapshotPool:
         for connection in self._idle:
             connection.terminate()
         self._idle.clear()
+
+    @asynccontextmanager
+    async def _transaction(self) -> AsyncIterator[Connection]:
+        connection = await self._begin()
+        try:
+            yield connection
+            if not connection.is_closed():
+                await connection.execute("COMMIT")
+                self._idle.append(connection)
+        except BaseException:
+            connection.terminate()
+            raise
 
     async def _begin(self) -> Connection:
         """Return a connection in a transaction; the server may have closed one that was idle."""

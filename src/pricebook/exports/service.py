@@ -1,6 +1,6 @@
 """What an export is made of: a statement whose rows are lines, and what goes around them."""
 
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncGenerator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -72,7 +72,7 @@ def export_of(resource: Resource, form: Format, reader: Principal, query: Export
     return _EXPORTS[resource](form, reader, query)
 
 
-async def body(snapshot: Snapshot, export: Export) -> AsyncIterator[bytes]:
+async def body(snapshot: Snapshot, export: Export) -> AsyncGenerator[bytes, None]:
     """Yield the whole export; nothing comes before the statement has given its first rows."""
     head = export.head
     async for block in snapshot.blocks(export.statement, export.values):
@@ -80,6 +80,12 @@ async def body(snapshot: Snapshot, export: Export) -> AsyncIterator[bytes]:
         head = b""
     if head:
         yield head
+
+
+async def rows_of(snapshot: Snapshot, export: Export) -> int:
+    """Count the lines of an export in the snapshot that it is read from."""
+    rows: int = await snapshot.value(export.count, export.values)
+    return rows
 
 
 def _items(form: Format, reader: Principal, query: ExportQuery) -> Export:
