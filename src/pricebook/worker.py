@@ -32,7 +32,9 @@ from pricebook.core.queue import (
 from pricebook.core.sealing import Sealer
 from pricebook.core.settings import RetentionSettings, Settings, load_settings
 from pricebook.events import service as events
+from pricebook.exports.tasks import export_file
 from pricebook.imports.tasks import import_items
+from pricebook.jobs.pruning import prune_jobs, prune_orphans
 from pricebook.jobs.run import Task, Tasks, Tools
 from pricebook.jobs.runner import Runner
 from pricebook.notifications import service as notifications
@@ -44,13 +46,16 @@ from pricebook.webhooks.service import tend_secrets
 
 Context = dict[str, Any]
 Pruner = Callable[[AsyncSession], Awaitable[int]]
+Sweeper = Callable[[Database], Awaitable[int]]
 
 _JOB_TIMEOUT_SECONDS = 60
+_SWEEP_TIMEOUT_SECONDS = 600
 _GOODBYE_SECONDS = 1.0
 _CANCEL_SECONDS = 0.5
 _EACH_SECOND = set(range(60))
 
 TASKS: Tasks = {
+    "export_file": Task(Role.VIEWER, export_file),
     "import_items": Task(Role.EDITOR, import_items),
 }
 """Every kind of job, and who does it."""
@@ -70,6 +75,15 @@ def pruners(retention: RetentionSettings) -> Sequence[Pruner]:
         partial(deliveries.prune, days=retention.deliveries_days),
         partial(notifications.prune_notifications, days=retention.notifications_days),
         partial(notifications.prune_mails, days=retention.deliveries_days),
+    )
+
+
+def sweepers(settings: Settings) -> Sequence[Sweeper]:
+    """Return what deletes files each hour: no transaction is open while it does."""
+    files = Files(settings)
+    return (
+        partial(prune_jobs, files=files, days=settings.retention.jobs_days),
+        partial(prune_orphans, files=files),
     )
 
 
@@ -105,6 +119,20 @@ async def prune(ctx: Context) -> None:
             log.info("pruned", pruner=name, rows=rows)
 
 
+async def sweep(ctx: Context) -> None:
+    """Delete files that are no longer kept, and what tells of them; the next hour does the rest."""
+    for sweeper in ctx["sweepers"]:
+        name = _name_of(sweeper)
+        try:
+            count = await sweeper(ctx["database"])
+        except Exception as error:
+            if not is_outage(error):
+                raise
+            log.warning("nothing swept, the database or the files are away", sweeper=name)
+        else:
+            log.info("swept", sweeper=name, count=count)
+
+
 async def _prune_all(database: Database, pruner: Pruner) -> int:
     rows = 0
     while True:
@@ -115,7 +143,7 @@ async def _prune_all(database: Database, pruner: Pruner) -> int:
         rows += deleted
 
 
-def _name_of(pruner: Pruner) -> str:
+def _name_of(pruner: Pruner | Sweeper) -> str:
     function = pruner.func if isinstance(pruner, partial) else pruner
     return f"{function.__module__}.{function.__name__}"
 
@@ -127,11 +155,13 @@ def make_worker(settings: Settings, database: Database, dispatcher: Dispatcher) 
         cron_jobs=[
             cron(drain, name="beat", second=_EACH_SECOND),
             cron(prune, name="prune", minute=0),
+            cron(sweep, name="sweep", minute=5, timeout=_SWEEP_TIMEOUT_SECONDS),
         ],
         redis_settings=worker_connection(settings),
         ctx={
             "database": database,
             "dispatcher": dispatcher,
+            "sweepers": sweepers(settings),
             "pruners": (
                 *pruners(settings.retention),
                 partial(tend_secrets, sealer=Sealer(settings)),
@@ -164,15 +194,15 @@ def make_job_worker(settings: Settings, runner: Runner) -> Worker:
     )
 
 
-async def work(settings: Settings) -> None:
-    """Run the worker until SIGTERM or SIGINT has stopped it."""
+async def work(settings: Settings, tasks: Tasks = TASKS) -> None:
+    """Run the worker until SIGTERM or SIGINT has stopped it; it does the jobs of `tasks`."""
     async with (
         open_database(settings, "pricebook-worker") as database,
         open_database(settings, "pricebook-jobs", is_patient=True) as patient,
     ):
         lanes = make_lanes(settings, database)
         dispatcher = Dispatcher(database, SUBSCRIPTIONS, lanes, settings.delivery)
-        runner = Runner(database, Tools(settings, patient, Files(settings)), TASKS)
+        runner = Runner(database, Tools(settings, patient, Files(settings)), tasks)
         worker = make_worker(settings, database, dispatcher)
         job_worker = make_job_worker(settings, runner)
         delivering = asyncio.create_task(dispatcher.run(settings.stop_seconds / 2))

@@ -4,7 +4,7 @@ import asyncio
 import hashlib
 import re
 from collections.abc import AsyncIterator, Callable, Coroutine
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
 from urllib.parse import quote
 
 import structlog
@@ -180,3 +180,16 @@ async def _while_there(receive: Receive, sending: Coroutine[None, None, None]) -
 async def _left(receive: Receive) -> None:
     while (await receive())["type"] != "http.disconnect":
         pass
+
+
+def documented_file(description: str) -> dict[int | str, dict[str, Any]]:
+    """Describe for OpenAPI what a route that answers with a file may answer."""
+    content = {"application/octet-stream": {"schema": {"type": "string", "format": "binary"}}}
+    return {
+        200: {"description": description, "content": content},
+        206: {"description": "The range of it that was asked for.", "content": content},
+        304: {"description": "It is the one of If-None-Match."},
+        409: {"description": "There is no file yet."},
+        412: {"description": "It is not the one of If-Match."},
+        416: {"description": "The range begins past its end."},
+    }

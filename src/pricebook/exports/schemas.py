@@ -1,11 +1,11 @@
 """What clients ask of an export."""
 
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import Field
 
 from pricebook.core.csv_lines import CsvForm, Delimiter
-from pricebook.core.schemas import Input
+from pricebook.core.schemas import Input, Moment, Output
 from pricebook.items.schemas import Fields, ItemFilters
 from pricebook.users.schemas import UserFilters
 
@@ -51,3 +51,54 @@ class UsersAsJson(UserFilters, ExportQuery):
 
 class UsersAsCsv(UserFilters, CsvQuery):
     """Which users, as CSV."""
+
+
+Compression = Literal["none", "gzip", "zstd"]
+Switch = Annotated[bool, Field(strict=True)]
+
+
+class NewExport(Input):
+    """How a file is to be written, and whether its owner is told."""
+
+    format: Format = "csv"
+    fields: Fields = None
+    delimiter: Delimiter | None = Field(None, description="Of CSV; a comma, unless you say.")
+    bom: Switch | None = Field(
+        None, description="Of CSV: begin with a byte order mark, as spreadsheets like it."
+    )
+    guard: Switch | None = Field(
+        None,
+        description="Of CSV: false leaves cells alone that a spreadsheet would run as formulas.",
+    )
+    compression: Compression = "none"
+    notify: Switch = Field(True, description="Tell me of its end, by inbox and mail.")
+
+
+class NewItemsExport(NewExport):
+    """Items into a file."""
+
+    resource: Literal["items"]
+    filters: ItemFilters = ItemFilters()
+
+
+class NewUsersExport(NewExport):
+    """Users into a file."""
+
+    resource: Literal["users"]
+    filters: UserFilters = UserFilters()
+
+
+class LinkQuery(Input):
+    """What a link says, for those who come without a token."""
+
+    expires: int | None = Field(None, ge=0, le=2**40, description="Of the link.")
+    signature: str | None = Field(None, max_length=100, description="Of the link.")
+
+
+class FileLink(Output):
+    """A link to a file that works without logging in."""
+
+    link: Annotated[
+        str | None, Field(description="null: the service has no secret key to sign one with.")
+    ]
+    expires_at: Moment
