@@ -9,6 +9,7 @@ import pytest
 from sqlalchemy import select
 from sqlalchemy.ext.asyncio import AsyncSession
 from tests.conftest import until
+from tests.notifications.conftest import expand, mail_settings, mails, sink, watch, work
 
 from pricebook.core.database import Database, open_database
 from pricebook.core.files import Files
@@ -22,6 +23,9 @@ from pricebook.jobs.service import NewJob, enqueue
 from pricebook.jobs.status import Status
 from pricebook.users.models import User
 from pricebook.worker import TASKS
+
+# Fixtures for the tests here, too.
+__all__ = ["expand", "mail_settings", "mails", "sink", "watch", "work"]
 
 Ask = Callable[..., Awaitable[Job]]
 
