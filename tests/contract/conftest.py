@@ -4,8 +4,9 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from dataclasses import dataclass
+from datetime import timedelta
 from pathlib import Path
 from uuid import UUID, uuid4
 
@@ -19,6 +20,7 @@ from pricebook.auth.models import ApiKey, Session
 from pricebook.auth.one_time import issue_token
 from pricebook.auth.service import open_session
 from pricebook.core.clock import now
+from pricebook.core.files import Files
 from pricebook.core.principal import Principal, Role
 from pricebook.core.settings import Settings
 from pricebook.jobs.service import NewJob, enqueue
@@ -81,6 +83,8 @@ def make_things(
             unsubscribe_token=unsubscribe_token,
             job_id=job_id,
             failed_job_id=failed_job_id,
+            import_id=await an_import(session, settings, owner),
+            export_id=await an_export(session, settings, owner),
         )
 
     return make
@@ -94,6 +98,49 @@ async def two_jobs(session: AsyncSession, owner: User) -> tuple[UUID, UUID]:
     failed.status, failed.finished_at, failed.error = "failed", now(), "There is nothing to count."
     await session.flush()
     return waiting.id, failed.id
+
+
+async def an_import(session: AsyncSession, settings: Settings, owner: User) -> UUID:
+    """Make an import that has refused a row, and return its id."""
+    name = f"imports/{uuid4()}.errors.csv"
+
+    async def rows() -> AsyncIterator[bytes]:
+        yield b"sku,reason,line\r\nH-1,price: is missing,2\r\n"
+
+    await Files(settings).write(name, rows())
+    asking = Principal(owner.id, Role(owner.role), owner.id)
+    params = {"errors_file": name}
+    new = NewJob(
+        kind="import_items", params=params, expected_seconds=1, role=Role.EDITOR, files=[name]
+    )
+    job = await enqueue(session, asking, new)
+    job.status, job.finished_at, job.result = "succeeded", now(), {"has_errors_csv": True}
+    await session.commit()
+    return job.id
+
+
+async def an_export(session: AsyncSession, settings: Settings, owner: User) -> UUID:
+    """Make a file that a job has written, and return the job's id."""
+
+    async def content() -> AsyncIterator[bytes]:
+        yield b"sku,price\r\n"
+
+    asking = Principal(owner.id, Role(owner.role), owner.id)
+    job = await enqueue(session, asking, NewJob(kind="export_file", params={}, expected_seconds=1))
+    job.status, job.finished_at, job.files = "succeeded", now(), [f"exports/{job.id}-1"]
+    job.result = {
+        "rows": 0,
+        "bytes": 11,
+        "sha256": "0" * 64,
+        "file": f"/v1/exports/{job.id}/file",
+        "filename": "items.csv",
+        "media_type": "text/csv",
+        "expires_at": (now() + timedelta(days=1)).isoformat(),
+        "role": "viewer",
+    }
+    await Files(settings).write(job.files[0], content())
+    await session.commit()
+    return job.id
 
 
 async def a_delivery(session: AsyncSession, owner: User) -> tuple[UUID, UUID]:
@@ -139,6 +186,7 @@ def environment(settings: Settings, **more: str) -> dict[str, str]:
         "PRICEBOOK_DATABASE_URL": settings.database_url.get_secret_value(),
         "PRICEBOOK_REDIS_URL": settings.redis_url.get_secret_value(),
         "PRICEBOOK_SECRET_KEY": settings.secret_key.get_secret_value(),
+        "PRICEBOOK_FILES__URL": settings.files.url or "",
         "PRICEBOOK_LOG__FORMAT": "json",
         "PRICEBOOK_STREAM__MAX_AGE_SECONDS": "0.05",
         **more,

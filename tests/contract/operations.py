@@ -53,6 +53,9 @@ class Things:
     # One that waits, and one that has failed.
     job_id: UUID
     failed_job_id: UUID
+    # An import that has refused rows, and an export whose file is there.
+    import_id: UUID
+    export_id: UUID
 
     @property
     def path_values(self) -> dict[str, str]:
@@ -111,6 +114,17 @@ BODIES: dict[str, Body] = {
     "update_item": whole_item,
     "put_item_by_sku": item_by_sku,
     "change_many_items": batch,
+    "create_export": lambda _: {
+        "resource": "items",
+        "format": "csv",
+        "fields": "id,price",
+        "filters": {"q": "hammer", "tag": ["tools"], "currency": "EUR"},
+        "delimiter": "semicolon",
+        "bom": True,
+        "guard": True,
+        "compression": "zstd",
+        "notify": True,
+    },
     "create_api_key": lambda _: {
         "name": "The till in the shop",
         "scopes": ["items:read"],
@@ -158,6 +172,10 @@ FORMS: dict[str, Body] = {
     "log_in": lambda things: {"username": things.email, "password": PASSWORD},
 }
 
+FILES: dict[str, bytes] = {
+    "import_items": b"sku,name,price,currency\r\nH-1,Hammer,12.50,EUR\r\n",
+}
+
 QUERIES: dict[str, dict[str, str]] = {
     "suggest_items": {"q": "ham"},
     "ask_to_unsubscribe": {"token": "{unsubscribe_token}"},
@@ -170,6 +188,10 @@ def valid_request(operation: Operation, things: Things) -> dict[str, Any]:
     values = things.path_values
     if operation.id == "retry_job":
         values["job_id"] = values["failed_job_id"]
+    if operation.id == "read_import_errors":
+        values["job_id"] = values["import_id"]
+    if operation.path.startswith("/v1/exports/"):
+        values["job_id"] = values["export_id"]
     query = QUERIES.get(operation.id, {})
     request: dict[str, Any] = {
         "method": operation.method,
@@ -180,4 +202,6 @@ def valid_request(operation: Operation, things: Things) -> dict[str, Any]:
         request["json"] = body(things)
     if form := FORMS.get(operation.id):
         request["data"] = form(things)
+    if file := FILES.get(operation.id):
+        request |= {"content": file, "headers": {"Content-Type": "text/csv"}}
     return request

@@ -64,6 +64,15 @@ read_webhook_delivery 401       403    403    200   403      200    200  200    
 redeliver_webhook_delivery 401  403    403    202   403      202    202  403      403       401
 list_events           401       200    200    200   200      200    200  200      403       401
 stream_events         401       200    200    200   200      200    200  200      403       401
+import_items          401       403    202    202   403      202    202  403      403       401
+read_import_errors    401       404    200    200   404      200    200  200      403       401
+export_items_csv      401       200    200    200   200      200    200  200      403       401
+export_items_jsonl    401       200    200    200   200      200    200  200      403       401
+export_users_csv      401       403    403    200   403      200    200  200      403       401
+export_users_jsonl    401       403    403    200   403      200    200  200      403       401
+create_export         401       202    202    202   202      202    202  202      403       401
+read_export_file      401       200    200    200   404      200    200  200      403       401
+read_export_link      401       200    200    200   404      404    200  200      403       401
 list_jobs             401       200    200    200   200      200    200  200      403       401
 read_job              401       200    200    200   404      200    200  200      403       401
 cancel_job            401       200    200    200   404      200    200  200      403       401
@@ -106,7 +115,9 @@ def caller(api, make_user, make_key):
 
     async def with_key(operation, kind):
         holder = await make_user("admin")
-        is_of_items = operation.path.startswith(("/v1/items", "/v1/events", "/v1/jobs"))
+        is_of_items = "/users" not in operation.path and operation.path.startswith(
+            ("/v1/items", "/v1/events", "/v1/exports", "/v1/imports", "/v1/jobs")
+        )
         others = USER_SCOPES if is_of_items else ITEM_SCOPES
         scopes = {"key:read": READING_SCOPES, "key:other": others}.get(kind, tuple(Scope))
         client = api.with_token(await make_key(holder, *scopes))

@@ -1,5 +1,6 @@
 """What is internal or secret shows up nowhere that it should not; unknown fields change nothing."""
 
+import csv
 import json
 import logging
 from typing import Any
@@ -30,6 +31,10 @@ def said(reply: httpx2.Response) -> Any:
     """Return the JSON of an answer, or of each event of a stream; a page or a log has none."""
     if reply.headers["content-type"].startswith(("text/html", "text/plain")):
         return None
+    if reply.headers["content-type"].startswith("text/csv"):
+        return list(csv.DictReader(reply.text.splitlines()))
+    if reply.headers["content-type"] == "application/jsonl":
+        return [json.loads(line) for line in reply.text.splitlines()]
     if reply.headers["content-type"].startswith("text/event-stream"):
         lines = reply.text.splitlines()
         return [json.loads(line[6:]) for line in lines if line.startswith("data: ")]
@@ -174,7 +179,8 @@ async def test_canaries_in_every_input_appear_in_no_log_and_no_problem(
                     problems.append(await client.request(**changed, headers=headers))
             for header in ("Authorization", "Cookie", "If-Match", "Idempotency-Key", "User-Agent"):
                 value = f"Bearer {CANARY}" if header == "Authorization" else CANARY
-                problems.append(await client.request(**request, headers={header: value}))
+                changed = {**request, "headers": {**request.get("headers", {}), header: value}}
+                problems.append(await client.request(**changed))
             request["params"] = {**request["params"], "token": CANARY}
             problems.append(await client.request(**request))
     for problem in problems:
