@@ -8,7 +8,7 @@ import sys
 from collections.abc import Callable
 from multiprocessing.context import ForkServerProcess
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import uvloop
 
@@ -16,6 +16,7 @@ from pricebook import api_process, worker
 from pricebook.core.logging import configure_logging
 from pricebook.core.settings import Settings
 from pricebook.core.spawn import _die_with
+from pricebook.jobs.run import Tasks
 from pricebook.serving import listen, url_of
 
 # To start one takes the time of a fork: so tests can afford to kill a hundred.
@@ -101,11 +102,13 @@ def _be_api(settings: Settings, listening: Any) -> None:
 class ForkedWorker(Forked):
     """One worker process."""
 
+    tasks: ClassVar[Tasks] = worker.TASKS
+
     def __init__(self, settings: Settings, log: Path | None = None) -> None:
-        super().__init__(_be_worker, settings, log=log)
+        super().__init__(_be_worker, settings, self.tasks, log=log)
 
 
-def _be_worker(settings: Settings) -> None:
+def _be_worker(settings: Settings, tasks: Tasks) -> None:
     configure_logging(settings.log)
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        runner.run(worker.work(settings))
+        runner.run(worker.work(settings, tasks))

@@ -9,15 +9,17 @@ from typing import Any
 from uuid import UUID, uuid4
 
 import pytest
+from alembic import command
 from pydantic import SecretStr
 from sqlalchemy import Select, func, or_, select
 from sqlalchemy.ext.asyncio import AsyncSession
+from tests.conftest import alembic_config, asyncpg_url
 from tests.processes import Forked, ForkedWorker
 from tests.receiver import Receiver, receiving
 
-from pricebook.core.database import Database
+from pricebook.core.database import Database, open_database
 from pricebook.core.deliveries import Status
-from pricebook.core.embedded import Valkey
+from pricebook.core.embedded import Postgres, Valkey
 from pricebook.core.outbox import EventRecord, record
 from pricebook.core.sealing import Sealer
 from pricebook.core.settings import DeliverySettings, LogSettings, Settings, WebhookSettings
@@ -62,6 +64,39 @@ def delivering(settings: Settings, **changes: Any) -> Settings:
 @pytest.fixture
 def for_delivery(settings: Settings, valkey: Valkey) -> Settings:
     return delivering(settings, redis_url=SecretStr(valkey.url))
+
+
+@pytest.fixture
+def postgres(tmp_path: Path) -> Iterator[Postgres]:
+    """One that loses nothing as long as the machine itself lives."""
+    server = Postgres(tmp_path, durable=False)
+    server.start()
+    command.upgrade(alembic_config(asyncpg_url(server.url)), "head")
+    yield server
+    server.stop()
+
+
+@pytest.fixture
+def mortal(settings: Settings, postgres: Postgres) -> Settings:
+    return delivering(settings, database_url=SecretStr(asyncpg_url(postgres.url)))
+
+
+@pytest.fixture
+async def mortal_database(mortal: Settings) -> AsyncIterator[Database]:
+    async with open_database(mortal, "tests") as database:
+        yield database
+
+
+async def come_back(postgres: Postgres) -> float:
+    """Start it as whoever looks after services would, and return when it was ready."""
+    while True:
+        # From this thread, with which it would end; but without a wait in it.
+        postgres.launch()
+        while postgres.is_alive():
+            if postgres.is_ready():
+                return time.monotonic()
+            await asyncio.sleep(0.01)
+        await asyncio.sleep(0.05)
 
 
 @pytest.fixture

@@ -4,50 +4,21 @@ import asyncio
 import os
 import signal
 import time
-from collections.abc import AsyncIterator, Iterator
-from pathlib import Path
 
 import httpx2
-import pytest
-from alembic import command
-from pydantic import SecretStr
 from sqlalchemy import select
-from tests.conftest import alembic_config, asyncpg_url
-from tests.faults.conftest import Backlog, add_endpoint, delivering, eventually
+from tests.faults.conftest import Backlog, add_endpoint, come_back, eventually
 from tests.processes import ForkedApi, ForkedWorker
 
 from pricebook.auth.service import open_session
-from pricebook.core.database import Database, open_database
-from pricebook.core.embedded import Postgres
+from pricebook.core.database import Database
 from pricebook.core.outbox import EventRecord
-from pricebook.core.settings import Settings
 from pricebook.items.models import Item
 from pricebook.users.models import User
 
 WRITERS = 8
 # How it dies: by an immediate shutdown, as an operator would; and as by the kernel.
 DEATHS = (signal.SIGQUIT, signal.SIGKILL, signal.SIGQUIT, signal.SIGKILL)
-
-
-@pytest.fixture
-def postgres(tmp_path: Path) -> Iterator[Postgres]:
-    """One that loses nothing as long as the machine itself lives."""
-    server = Postgres(tmp_path, durable=False)
-    server.start()
-    command.upgrade(alembic_config(asyncpg_url(server.url)), "head")
-    yield server
-    server.stop()
-
-
-@pytest.fixture
-def mortal(settings: Settings, postgres: Postgres) -> Settings:
-    return delivering(settings, database_url=SecretStr(asyncpg_url(postgres.url)))
-
-
-@pytest.fixture
-async def mortal_database(mortal: Settings) -> AsyncIterator[Database]:
-    async with open_database(mortal, "tests") as database:
-        yield database
 
 
 async def token_of_an_editor(database: Database) -> str:
@@ -84,18 +55,6 @@ class Clients:
             else:
                 self.surprises.append(f"{reply.status_code} {reply.text}")
             await asyncio.sleep(0.01)
-
-
-async def come_back(postgres: Postgres) -> float:
-    """Start it as whoever looks after services would, and return when it was ready."""
-    while True:
-        # From this thread, with which it would end; but without a wait in it.
-        postgres.launch()
-        while postgres.is_alive():
-            if postgres.is_ready():
-                return time.monotonic()
-            await asyncio.sleep(0.01)
-        await asyncio.sleep(0.05)
 
 
 async def test_four_deaths_of_postgresql_lose_nothing_that_was_answered(

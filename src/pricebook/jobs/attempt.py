@@ -33,6 +33,7 @@ OUTAGE_PAUSE_SECONDS = 0.5
 # each second.
 _LOOK_SECONDS = 0.25
 _BEAT_SECONDS = 1.0
+_CANCEL_SECONDS = 0.5
 # After an outage the next attempt waits this much longer each time.
 _RETRY_SECONDS = 2.0
 
@@ -81,8 +82,7 @@ class Attempt:
         except LeaseLostError:
             log.warning("job lost", job_id=str(self.run.job.id))
         finally:
-            beating.cancel()
-            await asyncio.gather(beating, return_exceptions=True)
+            await ended(beating)
 
     async def _make(self, refusal: str | None) -> None:
         if self.run.job.cancel_requested_at is not None:
@@ -249,6 +249,14 @@ def _told_by(error: BaseException | None) -> BaseException | None:
     while isinstance(error, BaseExceptionGroup) and len(error.exceptions) == 1:
         error = error.exceptions[0]
     return error
+
+
+async def ended(*tasks: asyncio.Task[None]) -> None:
+    """Cancel tasks, and wait for them; not for long, since one may hang on a silent database."""
+    for task in tasks:
+        task.cancel()
+    if tasks:
+        await asyncio.wait(tasks, timeout=_CANCEL_SECONDS)
 
 
 def _nth(number: int) -> str:

@@ -11,7 +11,7 @@ import structlog
 from pricebook.core.database import Database
 from pricebook.core.principal import Principal, Role
 from pricebook.jobs import claims
-from pricebook.jobs.attempt import OUTAGE_PAUSE_SECONDS, Attempt, tell
+from pricebook.jobs.attempt import OUTAGE_PAUSE_SECONDS, Attempt, ended, tell
 from pricebook.jobs.models import Job
 from pricebook.jobs.run import Run, Tasks, Tools
 
@@ -51,8 +51,7 @@ class Runner:
             # A claim that is under way may come yet, unless the database is silent.
             await asyncio.wait([looking], timeout=_FAREWELL_SECONDS)
         finally:
-            looking.cancel()
-            await asyncio.gather(looking, return_exceptions=True)
+            await ended(looking)
             await self._stop_all()
 
     async def _keep_looking(self) -> None:
@@ -112,9 +111,7 @@ class Runner:
             attempt.stop()
         if making:
             await asyncio.wait(making, timeout=_FAREWELL_SECONDS)
-        for task in making:
-            task.cancel()
-        await asyncio.gather(*making, return_exceptions=True)
+        await ended(*making)
 
 
 def _principal(job: Job, role: Role | None) -> Principal:
