@@ -11,11 +11,9 @@ from pydantic import SecretStr, ValidationError
 from pricebook.core.errors import PricebookError
 from pricebook.core.mendable import MendableError
 from pricebook.core.settings import Settings, load_settings
+from pricebook.jobs_cli import app as jobs
+from pricebook.options import Url
 
-Url = Annotated[
-    str | None,
-    typer.Option(help="The API; else PRICEBOOK_URL, the `pricebook up` that runs here, or ours."),
-]
 Delimiter = Literal["comma", "semicolon", "tab"]
 
 
@@ -32,6 +30,7 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
+app.add_typer(jobs, name="jobs", no_args_is_help=True)
 
 
 @app.command()
