@@ -7,6 +7,7 @@ from urllib.parse import unquote, urlsplit
 
 import pytest
 from sqlalchemy import func, select, text
+from tests.conftest import until
 
 from pricebook.core.idempotency import StoredAnswer
 from pricebook.jobs.models import Job
@@ -76,6 +77,27 @@ async def test_a_file_becomes_a_job_that_is_found_at_its_location(client, editor
     assert stored() == [job.params["file"]]
     assert job.inputs == [job.params["file"]]
     assert job.files == [job.params["file"], job.params["errors_file"]]
+
+
+@pytest.mark.usefixtures("runner")
+async def test_what_is_sent_packed_in_a_form_ends_as_items(client):
+    packed = gzip.compress(
+        "Artikel;Titel;Preis;Währung\r\nH-1;Möbel;12,50;EUR\r\n".encode("cp1252")
+    )
+    body, headers = form(('; name="file"; filename="liste.csv.gz"', packed))
+    columns = ["Artikel:sku", "titel:name", "Preis:price", "Währung:currency"]
+    reply = await send(client, body, headers, mode="apply", decimal="comma", column=columns)
+
+    async def is_over() -> bool:
+        job = (await client.get(reply.headers["location"])).json()
+        return job["finished_at"] is not None
+
+    await until(is_over)
+    job = (await client.get(reply.headers["location"])).json()
+    assert (job["status"], job["error"]) == ("succeeded", None)
+    assert (job["result"]["encoding"], job["result"]["delimiter"]) == ("windows-1252", "semicolon")
+    item = (await client.get("/v1/items/by-sku/H-1")).json()
+    assert (item["name"], item["price"], item["currency"]) == ("Möbel", "12.5000", "EUR")
 
 
 async def test_what_was_sent_lies_in_the_store_as_it_came(client, jobs, folder, stored):
