@@ -23,7 +23,7 @@ from pricebook.core.client import Access, Client, open_client
 from pricebook.core.settings import Settings
 from pricebook.core.spawn import Child, Service
 
-_ROUNDS = 3
+_ROUNDS = 2
 _TICK_SECONDS = 0.05
 _STOP_SECONDS = 20
 _STARTING_SECONDS = 3.0
