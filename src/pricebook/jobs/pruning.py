@@ -2,8 +2,10 @@
 
 from collections.abc import Sequence
 from datetime import timedelta
+from uuid import UUID
 
-from sqlalchemy import ARRAY, Delete, Select, Text, delete, func, literal, select
+from sqlalchemy import ARRAY, Select, Text, delete, func, literal, select
+from sqlalchemy.sql.dml import ReturningDelete
 
 from pricebook.core.database import Database
 from pricebook.core.files import Files
@@ -53,16 +55,16 @@ async def prune_orphans(database: Database, files: Files) -> int:
     return count
 
 
-def _ended_before(age: timedelta) -> Select[*tuple[object, ...]]:
+def _ended_before(age: timedelta) -> Select[UUID, list[str]]:
     old = select(Job.id, Job.files).where(Job.finished_at < func.now() - age)
     return old.order_by(Job.finished_at).limit(_BATCH)
 
 
-def _without(job_ids: Sequence[object], age: timedelta) -> Delete:
+def _without(job_ids: Sequence[UUID], age: timedelta) -> ReturningDelete[UUID]:
     """Delete them, but for one that has been queued again meanwhile."""
     ended = Job.finished_at < func.now() - age
     return delete(Job).where(Job.id == one_of(job_ids), ended).returning(Job.id)
 
 
 def _owners_of(names: Sequence[str]) -> Select[list[str]]:
-    return select(Job.files).where(Job.files.overlap(literal(list(names), ARRAY(Text))))
+    return select(Job.files).where(Job.files.bool_op("&&")(literal(list(names), ARRAY(Text))))
