@@ -54,6 +54,12 @@ def test_columns_that_mean_nothing_are_told_by_name_or_place():
     assert dialect.ignored_columns == ("id", "Updated At", "line")
 
 
+def test_names_of_columns_are_told_as_they_can_be_stored():
+    dialect = _dialect('sku,"a\x00\r\nb","id\x00",' + "x" * 200 + "\n")
+    assert dialect.unknown_columns == ("a b", "x" * 100)
+    assert dialect.ignored_columns == ("id",)
+
+
 def test_a_column_can_be_given_its_meaning():
     dialect = _dialect("Nummer;Bezeichnung\n", mapping={"nummer": "sku", "Bezeichnung": "name"})
     assert dialect.delimiter == "semicolon"

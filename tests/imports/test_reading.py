@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from pricebook.imports.dialects import DELIMITERS
 from pricebook.imports.errors import FileUnreadable, NotUtf8Error
 from pricebook.imports.reading import CsvFile, CsvOptions, open_csv
+from pricebook.jobs.run import JobRefused
 
 _ESCAPED = re.compile(r"\\(.)")
 _MEANT = {"t": "\t", "n": "\n", "r": "\r", "\\": "\\"}
@@ -238,3 +239,26 @@ async def test_every_table_comes_back_cell_for_cell(table, delimiter, lines, enc
     read = await _read(data, size=size, delimiter=delimiter, encoding=encoding)
     assert [row[2:] for row in read] == [row for row in table if any(row)]
     assert not any(row[1] for row in read)
+
+
+@given(
+    head=st.sampled_from([b"", b"sku,name\n", b"\xff\xfes\x00k\x00u\x00\n\x00", b'sku;"name"\r']),
+    rest=st.one_of(
+        st.binary(max_size=60),
+        st.text('",;\t\n\r\\\x00aé', max_size=60).map(str.encode),
+    ),
+    encoding=st.sampled_from(["auto", "utf-8", "utf-16", "windows-1252"]),
+)
+async def test_whatever_comes_is_read_or_refused_in_words(head, rest, encoding):
+    try:
+        file = await _open(head + rest, encoding=encoding)
+        rows = await _rows(file)
+    except (JobRefused, NotUtf8Error) as refusal:
+        said = str(refusal)
+        rows = []
+    else:
+        said = "".join(cell or "" for row in rows for cell in row)
+        assert {len(row) for row in rows} <= {2 + len(file.dialect.columns)}
+    assert "\x00" not in said
+    lines = [int(row[0] or 0) for row in rows]
+    assert lines == sorted(set(lines))

@@ -73,6 +73,7 @@ _BOMS: Final[Mapping[bytes, str]] = {
 _WORKBOOKS = (b"PK\x03\x04", b"\xd0\xcf\x11\xe0")
 _UTF16_SAMPLE_BYTES = 1_000
 _UTF16_SHARE = 0.3
+_NAME_LENGTH = 100
 
 # A first line that Excel writes and reads.
 _SEPARATOR_LINE = re.compile(r"sep=(.)(\r\n|\r|\n)", re.IGNORECASE)
@@ -165,7 +166,7 @@ def dialect_of(
             if place not in fields and _plain(one) not in _READ_ONLY
         ),
         ignored_columns=tuple(
-            one.strip()
+            _shown(one, place)
             for place, one in enumerate(header)
             if place not in fields and _plain(one) in _READ_ONLY
         ),
@@ -204,7 +205,8 @@ def _fields(header: list[str], mapping: Mapping[str, str]) -> dict[int, Field]:
         if field is None or (_plain(name) not in wanted and field in wanted.values()):
             continue
         if field in places:
-            raise ColumnsAmbiguous(_two_for(field, header[places[field]], name))
+            first = _shown(header[places[field]], places[field])
+            raise ColumnsAmbiguous(_two_for(field, first, _shown(name, place)))
         places[field] = place
     if "sku" not in places:
         raise SkuColumnMissing(_without_sku(header))
@@ -224,7 +226,7 @@ def _wanted(header: list[str], mapping: Mapping[str, str]) -> dict[str, Field]:
 
 def _two_for(field: str, first: str, second: str) -> str:
     return (
-        f"The columns “{first.strip()}” and “{second.strip()}” both mean “{field}”. "
+        f"The columns “{first}” and “{second}” both mean “{field}”. "
         "Remove one, or say which one counts."
     )
 
@@ -235,7 +237,9 @@ def _without_sku(header: list[str]) -> str:
 
 
 def _shown(name: str, place: int) -> str:
-    return name.strip()[:100] or f"column {place + 1}"
+    """Return a column's name as it can be stored and read, or its place."""
+    printable = "".join(sign if sign.isprintable() else " " for sign in name)
+    return " ".join(printable.split())[:_NAME_LENGTH] or f"column {place + 1}"
 
 
 def _plain(name: str) -> str:
