@@ -9,6 +9,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import unquote, urlsplit
+from uuid import uuid4
 
 import obstore
 from obstore.exceptions import BaseError, PreconditionError
@@ -28,6 +29,15 @@ _PIECE_BYTES = 1024 * 1024
 # By itself it would try for three minutes, which nobody waits for; jobs try again on their own.
 _RETRIES: "RetryConfig" = {"max_retries": 3, "retry_timeout": timedelta(seconds=10)}
 _FAREWELL_SECONDS = 5.0
+_LITTLE = b"Pricebook was here."
+# Options that are about the connection to a store; the rest are about the store itself.
+_CONNECTION = (
+    "allow_http",
+    "allow_invalid_certificates",
+    "connect_timeout",
+    "proxy_url",
+    "timeout",
+)
 # How a folder calls a file that is not written to its end: with the number of the try.
 _UNFINISHED = "*#[0-9]*"
 
@@ -148,6 +158,17 @@ class Files:
             except FileMissingError:
                 continue
 
+    async def complaint(self) -> str | None:
+        """Say why a small file cannot be written and read, if so."""
+        name = f"doctor/{uuid4()}"
+        try:
+            await self.write(name, _little())
+            found = b"".join([piece async for piece in self.read(name)])
+            await self.delete([name])
+        except (FileMissingError, FilesAwayError) as error:
+            return str(error.__cause__).partition("\n")[0]
+        return None if found == _LITTLE else "what is read is not what was written"
+
     async def list_old(self, folder: str, age: timedelta) -> AsyncIterator[str]:
         """Yield the names of files in a folder that were written before `age`."""
         before = now() - age
@@ -165,6 +186,10 @@ class Files:
         if not isinstance(self._store, LocalStore) or self._store.prefix is None:
             return 0
         return await asyncio.to_thread(_clear, Path(self._store.prefix), now() - age)
+
+
+async def _little() -> AsyncIterator[bytes]:
+    yield _LITTLE
 
 
 class _Pipe:
@@ -236,11 +261,20 @@ def _errors(name: str) -> Iterator[None]:
         raise FilesAwayError(message) from error
 
 
-def _store(settings: Settings) -> ObjectStore:
+def folder_of(settings: Settings) -> Path | None:
+    """Return the folder that files are kept in, unless they are kept elsewhere."""
     url = settings.files.url
     if url is None:
-        return LocalStore(settings.data_dir.absolute() / "files", mkdir=True)
-    if url.startswith("file://"):
-        return LocalStore(Path(unquote(urlsplit(url).path)), mkdir=True)
-    options = {name: value.get_secret_value() for name, value in settings.files.options.items()}
-    return from_url(url, config=options, retry_config=_RETRIES)  # type: ignore[call-overload, no-any-return]  # its overloads name each cloud's options
+        return settings.data_dir.absolute() / "files"
+    return Path(unquote(urlsplit(url).path)) if url.startswith("file://") else None
+
+
+def _store(settings: Settings) -> ObjectStore:
+    if (folder := folder_of(settings)) is not None:
+        return LocalStore(folder, mkdir=True)
+    given = {name.lower(): one.get_secret_value() for name, one in settings.files.options.items()}
+    connection = {name: given.pop(name) for name in _CONNECTION if name in given}
+    url: str = settings.files.url  # type: ignore[assignment]  # no folder, so there is one
+    how = {"config": given, "client_options": connection, "retry_config": _RETRIES}
+    store: ObjectStore = from_url(url, **how)  # type: ignore[call-overload]  # its overloads name each cloud's options
+    return store
