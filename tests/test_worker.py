@@ -27,6 +27,7 @@ from pricebook.worker import prune, pruners
 
 PRUNERS = pruners(RetentionSettings())
 HEALTH_KEY = "arq:queue:health-check"
+JOBS_HEALTH_KEY = "pricebook:jobs:health-check"
 
 
 async def eventually(condition: Callable[[], Any], seconds: float = 60) -> None:
@@ -131,6 +132,7 @@ async def test_the_worker_outlives_an_outage_of_valkey(
     await asyncio.sleep(2)
     valkey.start()
     await eventually(lambda: queue.exists(HEALTH_KEY))
+    await eventually(lambda: queue.exists(JOBS_HEALTH_KEY))
     assert worker.poll() is None
     await outdated_answer(database, timedelta(seconds=1))
     await queue.enqueue_job("prune")

@@ -207,7 +207,7 @@ async def work(settings: Settings, tasks: Tasks = TASKS) -> None:
         job_worker = make_job_worker(settings, runner)
         delivering = asyncio.create_task(dispatcher.run(settings.stop_seconds / 2))
         running = asyncio.create_task(runner.run())
-        listening = asyncio.create_task(job_worker.async_run())
+        listening = asyncio.create_task(_listen(job_worker, settings))
         log.info("worker started")
         try:
             with suppress(asyncio.CancelledError):
@@ -219,6 +219,12 @@ async def work(settings: Settings, tasks: Tasks = TASKS) -> None:
             await asyncio.gather(_goodbye(worker), _goodbye(job_worker))
             await asyncio.gather(delivering, running)
             log.info("worker stopped")
+
+
+async def _listen(job_worker: Worker, settings: Settings) -> None:
+    """Wake the runner, and give a sign that there is one, if it takes jobs at all."""
+    if settings.jobs.concurrency:
+        await job_worker.async_run()
 
 
 async def _cancelled(listening: asyncio.Task[None]) -> None:

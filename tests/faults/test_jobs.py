@@ -7,6 +7,7 @@ from urllib.parse import urlsplit
 
 import pytest
 from pydantic import SecretStr
+from redis.asyncio import Redis
 from sqlalchemy import select
 from tests.core.test_database import Line
 from tests.faults.conftest import come_back, eventually
@@ -196,3 +197,16 @@ async def test_a_stop_amid_a_job_waits_for_no_database_that_is_silent(run_worker
     await line.cut()
     run_worker()
     await eventually(lambda: job.is_waiting(lease=2), 20)
+
+
+async def test_a_worker_without_places_gives_no_sign_that_it_takes_jobs(run_worker, valkey):
+    worker = run_worker(jobs=JobSettings(concurrency=0))
+    async with Redis.from_url(valkey.url) as client:
+        await eventually(lambda: client.exists("arq:queue:health-check"))
+        await asyncio.sleep(0.5)
+        assert not await client.exists("pricebook:jobs:health-check")
+        run_worker()
+        await eventually(lambda: client.exists("pricebook:jobs:health-check"))
+    worker.send(signal.SIGTERM)
+    assert await asyncio.to_thread(worker.wait, 8)
+    assert worker.exit_code == 0

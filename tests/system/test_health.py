@@ -8,6 +8,8 @@ from pricebook.core.schema_head import needed_head
 from pricebook.core.settings import MailSettings
 from pricebook.system.service import HealthMonitor
 
+SIGNS_OF_LIFE = ("arq:queue:health-check", "pricebook:jobs:health-check")
+
 
 @pytest.fixture
 async def valkey(settings):
@@ -33,10 +35,11 @@ def at_revision(database):
 
 @pytest.fixture
 async def worker_alive(valkey):
-    """The sign of life that arq's worker gives; test_worker.py has a real one."""
-    await valkey.set("arq:queue:health-check", "works", px=6_000)
+    """The signs of life that arq's workers give; test_worker.py has real ones."""
+    for sign in SIGNS_OF_LIFE:
+        await valkey.set(sign, "works", px=6_000)
     yield
-    await valkey.delete("arq:queue:health-check")
+    await valkey.delete(*SIGNS_OF_LIFE)
 
 
 async def test_ping_says_pong(api):
@@ -53,7 +56,7 @@ async def test_all_is_well(api, worker_alive):
         health = reply.json()
         assert health["status"] == "ok"
         names = [part["name"] for part in health["parts"] if part["status"] == "ok"]
-        assert names == ["database", "schema", "valkey", "worker", "deliveries"]
+        assert names == ["database", "schema", "valkey", "worker", "deliveries", "jobs"]
     assert (await api.get("/health/live")).json() == {"status": "ok"}
 
 
@@ -109,6 +112,7 @@ async def test_without_valkey_requests_are_answered(database):
         ("schema", "ok"),
         ("valkey", "failing"),
         ("deliveries", "ok"),
+        ("jobs", "ok"),
     ]
 
 

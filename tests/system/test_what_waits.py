@@ -10,11 +10,13 @@ from sqlalchemy import func, text
 
 from pricebook.core.outbox import EventRecord
 from pricebook.core.settings import MailSettings
+from pricebook.jobs.models import Job
 from pricebook.notifications.models import Mail
 from pricebook.system.service import HealthMonitor, in_words
 from pricebook.webhooks.models import WebhookDelivery, WebhookEndpoint, WebhookMessage
 
 SIGN_OF_LIFE = "arq:queue:health-check"
+SIGN_OF_JOBS = "pricebook:jobs:health-check"
 WITH_MAIL = MailSettings(url=SecretStr("smtp://mail.example.com"))
 
 
@@ -22,7 +24,7 @@ WITH_MAIL = MailSettings(url=SecretStr("smtp://mail.example.com"))
 async def valkey(settings):
     async with Redis.from_url(settings.redis_url.get_secret_value()) as client:
         yield client
-        await client.delete(SIGN_OF_LIFE)
+        await client.delete(SIGN_OF_LIFE, SIGN_OF_JOBS)
 
 
 @pytest.fixture
@@ -72,7 +74,11 @@ async def test_a_worker_that_lives_is_seen(parts, valkey):
     assert (missing.status, missing.is_critical) == ("failing", False)
     assert missing.detail == "none has been seen; start `pricebook worker`"
     await valkey.set(SIGN_OF_LIFE, "works")
-    assert (await parts())["worker"].status == "ok"
+    idle = (await parts())["worker"]
+    assert idle.status == "failing"
+    assert idle.detail.startswith("works, but none takes jobs; ")
+    await valkey.set(SIGN_OF_JOBS, "works")
+    assert ((await parts())["worker"].status, (await parts())["worker"].detail) == ("ok", "works")
 
 
 @pytest.mark.parametrize("kind", ["events", "mails", "webhook deliveries"])
@@ -117,6 +123,57 @@ async def test_what_waits_on_purpose_is_not_late(parts, wait_since, viewer):
     assert (await parts())["deliveries"].detail == "none waits"
 
 
+@pytest.fixture
+def job_since(session):
+    """Write down a job that has been due for so many seconds."""
+
+    async def add(seconds, **fields):
+        since = func.now() - timedelta(seconds=seconds)
+        needs = {"role": "viewer", "scope": "items:read", "params": {}, "is_told": True}
+        when = {"due_at": since, "rank_at": since, "expected_seconds": 1}
+        session.add(Job(kind="count", **needs, **when, **fields))
+        await session.commit()
+
+    return add
+
+
+async def test_jobs_that_nobody_takes_are_late_after_a_minute(parts, job_since):
+    assert (await parts())["jobs"].detail == "none waits"
+    await job_since(5)
+    soon = (await parts())["jobs"]
+    assert (soon.status, soon.is_critical) == ("ok", False)
+    assert soon.detail == "the next has waited for 5 s"
+    await job_since(3 * 60)
+    late = (await parts())["jobs"]
+    assert late.status == "failing"
+    assert late.detail.startswith("the next has waited for 3 min, and no worker takes it")
+
+
+async def test_a_job_whose_worker_died_waits_for_another(parts, job_since):
+    died = func.now() - timedelta(seconds=130)
+    await job_since(600, status="running", lease=1, leased_until=died)
+    late = (await parts())["jobs"]
+    assert late.status == "failing"
+    assert late.detail.startswith("the next has waited for 2 min")
+
+
+async def test_jobs_that_wait_while_workers_are_busy_are_not_late(parts, job_since):
+    later = func.now() + timedelta(seconds=60)
+    await job_since(900, status="running", lease=1, leased_until=later)
+    assert (await parts())["jobs"].detail == "none waits"
+    await job_since(600)
+    busy = (await parts())["jobs"]
+    assert busy.status == "ok"
+    assert busy.detail == "the next has waited for 10 min, while others are done"
+
+
+async def test_jobs_that_are_over_or_not_due_yet_do_not_wait(parts, job_since):
+    await job_since(-600)
+    for status in ("succeeded", "failed", "cancelled"):
+        await job_since(600, status=status, finished_at=func.now())
+    assert (await parts())["jobs"].detail == "none waits"
+
+
 async def test_mail_that_has_nowhere_to_go_says_what_to_set(parts, wait_since):
     assert "mail" not in await parts(MailSettings())
     await wait_since["mails"](2 * 86_400)
@@ -153,24 +210,28 @@ async def test_looking_costs_the_same_however_much_waits(database, session, view
         ),
         "INSERT INTO mails (user_id, kind) SELECT :user, 'k' " + rows,
         "INSERT INTO events (type, subject_id, payload) SELECT 't', uuidv7(), '{}' " + rows,
+        (
+            "INSERT INTO jobs (kind, params, role, scope, rank_at, expected_seconds, is_told) "
+            "SELECT 'k', '{}', 'viewer', 'items:read', now(), 1, true " + rows
+        ),
     ):
         bound = {name: value for name, value in values.items() if f":{name}" in statement}
         await session.execute(text(statement), bound)
     await session.commit()
     async with database.engine.connect() as connection:
         raw = (await connection.get_raw_connection()).driver_connection
-        await raw.execute("ANALYZE events, mails, webhook_deliveries")
-        waiting = HealthMonitor(database, None, MailSettings())._waiting
-        plan = await raw.fetch(
-            "EXPLAIN (ANALYZE, TIMING OFF, BUFFERS, FORMAT TEXT) " + waiting.sql,
-            *waiting.arguments({}),
-        )
-    lines = [line["QUERY PLAN"] for line in plan]
-    assert not [line for line in lines if "Seq Scan on" in line and "endpoints" not in line], lines
-    assert (
-        max(float(line.split("actual rows=")[1].split()[0]) for line in lines if "rows=" in line)
-        < 10
-    )
+        await raw.execute("ANALYZE events, jobs, mails, webhook_deliveries")
+        monitor = HealthMonitor(database, None, MailSettings())
+        for asked, most_rows in ((monitor._waiting, 10), (monitor._jobs, 101)):
+            plan = await raw.fetch(
+                "EXPLAIN (ANALYZE, TIMING OFF, BUFFERS, FORMAT TEXT) " + asked.sql,
+                *asked.arguments({}),
+            )
+            lines = [line["QUERY PLAN"] for line in plan]
+            scans = [line for line in lines if "Seq Scan on" in line and "endpoints" not in line]
+            assert not scans, lines
+            counts = [line.split("actual rows=")[1] for line in lines if "actual rows=" in line]
+            assert max(float(count.split()[0]) for count in counts) < most_rows, lines
 
 
 @pytest.mark.parametrize(

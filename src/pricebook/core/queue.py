@@ -27,8 +27,6 @@ JOBS_QUEUE = "pricebook:jobs"
 # Hints that come closer together than this become one.
 _HINT_GAP_SECONDS = 0.02
 _HINT_TRIES = 3
-# arq's worker writes it every five seconds, and lets it live for six.
-_SIGN_OF_LIFE = default_queue_name + health_check_key_suffix
 _FOREVER = -1
 # redis-py leaves a refused connection out of what it tries again: it is an OSError.
 _PASSING = (ValkeyConnectionError, ValkeyTimeoutError, OSError)
@@ -58,9 +56,10 @@ def worker_connection(settings: Settings) -> RedisSettings:
     return connection
 
 
-async def sees_worker(valkey: Redis) -> bool:
-    """Whether a worker has given a sign of life within the last seconds."""
-    return bool(await valkey.exists(_SIGN_OF_LIFE))
+async def sees_worker(valkey: Redis, queue: str = default_queue_name) -> bool:
+    """Whether a worker of a queue has given a sign of life within the last seconds."""
+    # arq's worker writes it every five seconds, and lets it live for six.
+    return bool(await valkey.exists(queue + health_check_key_suffix))
 
 
 _HAS_JOBS = "pricebook.has_jobs"

@@ -5,10 +5,16 @@ from datetime import timedelta
 from sqlalchemy import Float, Select, func, inspect, literal, select, union_all
 
 from pricebook.core.deliveries import Delivery, Status
+from pricebook.core.leases import is_free
 from pricebook.core.outbox import EventRecord
+from pricebook.jobs.models import Job
+from pricebook.jobs.status import Status as JobStatus
 
 EVENTS = "events"
 MAILS = "mails"
+
+# Whatever is under way has been first in line.
+_LOOKED_AT = 100
 
 
 def waiting() -> Select[str, float]:
@@ -42,6 +48,31 @@ def died_within(period: timedelta) -> Select[str, int]:
     ]
     found = union_all(*rows).subquery()
     return select(found.c.kind, found.c.count).where(found.c.count > 0)
+
+
+def waiting_jobs() -> Select[float | None, bool]:
+    """Select for how many seconds the job has been due that is next, and whether any is under way.
+
+    It costs a look at the head of the line, however long it is.
+    """
+    line = (
+        select(Job.due_at, Job.leased_until, is_free(Job).label("is_free"))
+        .where(Job.is_unfinished())
+        .order_by(Job.rank_at, Job.id)
+        .limit(_LOOKED_AT)
+        .subquery()
+    )
+    since = func.greatest(line.c.due_at, line.c.leased_until)
+    age = func.extract("epoch", func.now() - func.min(since)).cast(Float)
+    waits = select(age).where(line.c.is_free, line.c.due_at <= func.now())
+    is_busy = select(line.c.due_at).where(~line.c.is_free).exists()
+    return select(waits.scalar_subquery().label("seconds"), is_busy.label("is_busy"))
+
+
+def jobs_failed_within(period: timedelta) -> Select[int]:
+    """Count the jobs that failed in the time that has just passed."""
+    recent = (Job.finished_at > func.now() - period, Job.status == JobStatus.FAILED)
+    return select(func.count().label("count")).select_from(Job).where(*recent)
 
 
 def _tables() -> list[tuple[str, type[Delivery]]]:

@@ -7,6 +7,7 @@ told of anything.
 import asyncio
 import time
 from collections.abc import Callable, Mapping
+from typing import Any
 
 import asyncpg
 from redis.asyncio import Redis
@@ -14,7 +15,7 @@ from redis.exceptions import RedisError
 from sqlalchemy import Text, column, select, table
 
 from pricebook.core.database import Database, is_outage
-from pricebook.core.queue import sees_worker
+from pricebook.core.queue import JOBS_QUEUE, sees_worker
 from pricebook.core.reading import Compiled
 from pricebook.core.schema_head import needed_head, revisions
 from pricebook.core.settings import MailSettings
@@ -47,6 +48,7 @@ class HealthMonitor:
         self._has_mail_server = mail.url is not None
         # By now every slice has brought its deliveries.
         self._waiting = Compiled(queries.waiting())
+        self._jobs = Compiled(queries.waiting_jobs())
         self._clock = clock
         self._asking = asyncio.Lock()
         self._last: Health | None = None
@@ -83,31 +85,60 @@ class HealthMonitor:
         try:
             async with asyncio.timeout(_PATIENCE_SECONDS):
                 has_worker = await sees_worker(self._valkey)
+                takes_jobs = await sees_worker(self._valkey, JOBS_QUEUE)
         except (RedisError, OSError):
             detail = "does not answer; rate limits are counted by process, work starts later"
             return [_aside("valkey", detail, is_ok=False)]
-        worker = "works" if has_worker else "none has been seen; start `pricebook worker`"
-        return [_aside("valkey", "answers"), _aside("worker", worker, is_ok=has_worker)]
+        worker = worker_in_words(has_worker=has_worker, takes_jobs=takes_jobs)
+        is_ok = has_worker and takes_jobs
+        return [_aside("valkey", "answers"), _aside("worker", worker, is_ok=is_ok)]
 
     async def _ask_what_waits(self) -> list[Part]:
         try:
             async with asyncio.timeout(_PATIENCE_SECONDS):
                 rows = await self._database.reads.rows(self._waiting)
+                jobs = await self._database.reads.row(self._jobs)
         except Exception as error:
             if not is_outage(error):
                 raise
             return [_aside("deliveries", "could not be looked at in time", is_ok=False)]
         waits = {row["kind"]: row["seconds"] for row in rows}
-        if self._has_mail_server or queries.MAILS not in waits:
-            return [_deliveries(waits)]
-        since = in_words(waits.pop(queries.MAILS))
-        detail = f"has waited for {since}, since PRICEBOOK_MAIL__URL is not set"
-        return [_deliveries(waits), _aside("mail", detail, is_ok=False)]
+        mail_waits = None if self._has_mail_server else waits.pop(queries.MAILS, None)
+        parts = [_deliveries(waits), _jobs(jobs or {})]
+        if mail_waits is None:
+            return parts
+        detail = f"has waited for {in_words(mail_waits)}, since PRICEBOOK_MAIL__URL is not set"
+        return [*parts, _aside("mail", detail, is_ok=False)]
 
 
 def _deliveries(waits: Mapping[str, float]) -> Part:
     is_late, detail = sum_up(waits)
     return _aside("deliveries", detail, is_ok=not is_late)
+
+
+def _jobs(found: Mapping[str, Any]) -> Part:
+    is_late, detail = sum_up_jobs(found)
+    return _aside("jobs", detail, is_ok=not is_late)
+
+
+def worker_in_words(*, has_worker: bool, takes_jobs: bool) -> str:
+    """Say whether workers work, and what to do if they do not."""
+    if not has_worker:
+        return "none has been seen; start `pricebook worker`"
+    advice = "; start one with PRICEBOOK_JOBS__CONCURRENCY above 0"
+    return "works" if takes_jobs else f"works, but none takes jobs{advice}"
+
+
+def sum_up_jobs(found: Mapping[str, Any]) -> tuple[bool, str]:
+    """Say of the job that is next, after `waiting_jobs`, whether nobody takes it."""
+    seconds = found.get("seconds")
+    if seconds is None:
+        return False, "none waits"
+    if found["is_busy"]:
+        return False, f"the next has waited for {in_words(seconds)}, while others are done"
+    is_late = seconds >= _LATE_SECONDS
+    advice = ", and no worker takes it: see that one runs" if is_late else ""
+    return is_late, f"the next has waited for {in_words(seconds)}{advice}"
 
 
 def sum_up(waits: Mapping[str, float]) -> tuple[bool, str]:
