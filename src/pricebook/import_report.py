@@ -48,8 +48,8 @@ def _counts(report: Report) -> Table:
     table.add_column(justify="right")
     table.add_column()
     remarks = {
-        "rows": f"{report['encoding']}, {report['delimiter']}; {', '.join(report['columns'])}",
-        "changed": f"{report['price_changes']:,} with another price",
+        "rows": f"{report['encoding']}, {report['delimiter']}: {', '.join(report['columns'])}",
+        "changed": f"{report['price_changes']:,} of them in price" if report["changed"] else "",
     }
     for name in ("rows", "new", "changed", "unchanged", "refused"):
         table.add_row(name, f"{report[name]:,}", Text(_shown(remarks.get(name, ""))))
@@ -84,8 +84,10 @@ def _difference(change: Report) -> str:
 
 
 def _value(value: object) -> str:
-    if value is None:
+    if value is None or value == []:
         return "none"
+    if value == "":
+        return "empty"
     text = ";".join(map(str, value)) if isinstance(value, list) else str(value)
     return text if len(text) <= _LONGEST_VALUE else f"{text[:_LONGEST_VALUE]}…"
 
