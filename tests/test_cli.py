@@ -146,13 +146,17 @@ async def test_openapi_prints_the_document(run: Run) -> None:
     assert "/v1/items" in json.loads(said)["paths"]
 
 
+SIGNS_OF_LIFE = ("arq:queue:health-check", "pricebook:jobs:health-check")
+
+
 @pytest.fixture
 async def worker_alive(urls: dict[str, str]) -> AsyncIterator[None]:
-    """The sign of life that arq's worker gives; test_worker.py has a real one."""
+    """The signs of life that arq's workers give; test_worker.py has real ones."""
     async with Redis.from_url(urls["redis"]) as valkey:
-        await valkey.set("arq:queue:health-check", "works", px=60_000)
+        for sign in SIGNS_OF_LIFE:
+            await valkey.set(sign, "works", px=60_000)
         yield
-        await valkey.delete("arq:queue:health-check")
+        await valkey.delete(*SIGNS_OF_LIFE)
 
 
 @pytest.fixture
@@ -181,6 +185,8 @@ async def test_doctor_finds_everything_fine(run: Run, worker_alive: None, smtp: 
         "valkey",
         "worker",
         "deliveries",
+        "jobs",
+        "files",
         "mail",
         "secret key",
         "disk",
@@ -203,10 +209,44 @@ async def test_doctor_says_that_no_worker_works(
 ) -> None:
     monkeypatch.setattr(doctor, "_PATIENCE_SECONDS", 0.5)
     async with Redis.from_url(urls["redis"]) as valkey:
-        await valkey.delete("arq:queue:health-check")
+        await valkey.delete(*SIGNS_OF_LIFE)
     _, said = await run("doctor")
     assert "WRONG  worker" in said
     assert "start `pricebook worker`" in said
+
+
+async def test_doctor_says_that_no_worker_takes_jobs(
+    finding: Callable[..., Awaitable[str]], monkeypatch: pytest.MonkeyPatch, urls: dict[str, str]
+) -> None:
+    monkeypatch.setattr(doctor, "_PATIENCE_SECONDS", 0.5)
+    async with Redis.from_url(urls["redis"]) as valkey:
+        await valkey.delete("pricebook:jobs:health-check")
+    line = await finding("worker")
+    assert line.startswith("WRONG  worker     works, but none takes jobs")
+    assert "PRICEBOOK_JOBS__CONCURRENCY" in line
+
+
+async def test_doctor_says_which_jobs_wait_and_how_many_failed(
+    run: Run, finding: Callable[..., Awaitable[str]], scratch: str
+) -> None:
+    await run("migrate")
+    assert await finding("jobs") == "ok     jobs       none waits"
+    needed = "kind, params, role, scope, rank_at, expected_seconds, is_told"
+    values = "'count', '{}', 'viewer', 'items:read', now(), 1, false"
+    async with connected(scratch) as connection:
+        await connection.execute(
+            f"""
+            INSERT INTO jobs ({needed}, due_at) VALUES ({values}, now() - interval '3 min');
+            INSERT INTO jobs ({needed}, status, finished_at)
+                VALUES ({values}, 'failed', now() - interval '1 hour');
+            INSERT INTO jobs ({needed}, status, finished_at)
+                VALUES ({values}, 'failed', now() - interval '2 days');
+            """
+        )
+    assert await finding("jobs") == (
+        "WRONG  jobs       the next has waited for 3 min, and no worker takes it: see that one "
+        "runs; failed in the last day: 1, see `pricebook jobs list`"
+    )
 
 
 async def test_doctor_says_what_waits_and_what_was_given_up(
@@ -297,3 +337,37 @@ async def test_doctor_shows_no_password(run: Run, scratch: str) -> None:
     _, said = await run("doctor", database_url=scratch.replace(password, "guessed"))
     assert "guessed" not in said
     assert "correct user and password" in said
+
+
+async def test_doctor_writes_a_small_file_where_files_are_kept(
+    finding: Callable[..., Awaitable[str]], tmp_path: Path
+) -> None:
+    folder = tmp_path / "files"
+    assert (
+        await finding("files", files__url=folder.as_uri())
+        == f"ok     files      to be kept in {folder}"
+    )
+    folder.mkdir()
+    said = await finding("files", files__url=folder.as_uri())
+    assert said == f"ok     files      written to and read from {folder}"
+    assert [path for path in folder.rglob("*") if path.is_file()] == []
+    (folder / "doctor").rmdir()
+    (folder / "doctor").touch()
+    assert "correct PRICEBOOK_FILES__URL" in await finding("files", files__url=folder.as_uri())
+    in_a_file = (folder / "doctor" / "files").as_uri()
+    assert "is no folder to write to" in await finding("files", files__url=in_a_file)
+
+
+async def test_doctor_says_that_a_store_does_not_answer(
+    finding: Callable[..., Awaitable[str]],
+) -> None:
+    options = {
+        "aws_endpoint": "http://127.0.0.1:1",
+        "aws_access_key_id": "x",
+        "aws_secret_access_key": "canary",
+        "allow_http": "true",
+    }
+    said = await finding("files", files__url="s3://prices/here", files__options=json.dumps(options))
+    assert said.startswith("WRONG")
+    assert "127.0.0.1:1" in said
+    assert "canary" not in said

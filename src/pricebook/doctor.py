@@ -16,15 +16,16 @@ from redis.asyncio import Redis
 from redis.exceptions import RedisError
 from sqlalchemy import Select, case, func, select
 
+from pricebook.core.files import Files, folder_of
 from pricebook.core.mail import Mailer
 from pricebook.core.mendable import MendableError
-from pricebook.core.queue import sees_worker
+from pricebook.core.queue import JOBS_QUEUE, sees_worker
 from pricebook.core.reading import Compiled, Row
 from pricebook.core.schema_head import DatabaseAwayError, check_schema, connect
 from pricebook.core.sealing import SealBrokenError, Sealer
 from pricebook.core.settings import Settings
 from pricebook.system import queries
-from pricebook.system.service import sum_up
+from pricebook.system.service import sum_up, sum_up_jobs, worker_in_words
 from pricebook.webhooks.models import WebhookEndpoint
 
 _NEEDED_VERSION = 180_000
@@ -118,17 +119,25 @@ def _valkey(url: SecretStr) -> Redis:
 async def _check_worker(settings: Settings) -> str:
     if settings.redis_url is None:
         raise MendableError(_WITHOUT_VALKEY)
-    deadline = time.monotonic() + _PATIENCE_SECONDS
     try:
         async with _valkey(settings.redis_url) as valkey:
-            while not await sees_worker(valkey):
-                if time.monotonic() > deadline:
-                    message = "none has been seen, and nobody is told of anything: "
-                    raise MendableError(message + "start `pricebook worker`")
-                await asyncio.sleep(_LOOK_AGAIN_SECONDS)
+            has_worker, takes_jobs = await _seen(valkey)
     except (OSError, RedisError) as error:
         raise MendableError(_WITHOUT_VALKEY) from error
-    return "works"
+    words = worker_in_words(has_worker=has_worker, takes_jobs=takes_jobs)
+    if not has_worker or not takes_jobs:
+        raise MendableError(words)
+    return words
+
+
+async def _seen(valkey: Redis) -> tuple[bool, bool]:
+    """Look for a worker, and for one that takes jobs: one that has just started may say so soon."""
+    deadline = time.monotonic() + _PATIENCE_SECONDS
+    while True:
+        seen = (await sees_worker(valkey), await sees_worker(valkey, JOBS_QUEUE))
+        if all(seen) or time.monotonic() > deadline:
+            return seen
+        await asyncio.sleep(_LOOK_AGAIN_SECONDS)
 
 
 async def _check_deliveries(settings: Settings) -> str:
@@ -142,6 +151,17 @@ async def _check_deliveries(settings: Settings) -> str:
     if dead:
         counts = ", ".join(f"{row['kind'].replace('_', ' ')} {row['count']:,}" for row in dead)
         text += f"; given up in the last day: {counts}"
+    if is_late:
+        raise MendableError(text)
+    return text
+
+
+async def _check_jobs(settings: Settings) -> str:
+    (found,) = await _rows(settings, queries.waiting_jobs())
+    (failed,) = await _rows(settings, queries.jobs_failed_within(_A_DAY))
+    is_late, text = sum_up_jobs(found)
+    if failed["count"]:
+        text += f"; failed in the last day: {failed['count']:,}, see `pricebook jobs list`"
     if is_late:
         raise MendableError(text)
     return text
@@ -169,6 +189,25 @@ def _check_mail_folder(folder: Path) -> str:
         message = f"{existing} is no folder to write to: correct PRICEBOOK_MAIL__URL"
         raise MendableError(message)
     return f"written to {folder}, and not sent"
+
+
+async def _check_files(settings: Settings) -> str:
+    folder = folder_of(settings)
+    if folder is not None and not folder.exists():
+        return _check_future_folder(folder)
+    place = folder or settings.files.url
+    if complaint := await Files(settings).complaint():
+        message = f"{place}: {complaint}: mend that, or correct PRICEBOOK_FILES__URL and __OPTIONS"
+        raise MendableError(message)
+    return f"written to and read from {place}"
+
+
+def _check_future_folder(folder: Path) -> str:
+    existing = _existing(folder)
+    if not existing.is_dir() or not os.access(existing, os.W_OK):
+        message = f"{existing} is no folder to write to: correct PRICEBOOK_FILES__URL"
+        raise MendableError(message)
+    return f"to be kept in {folder}"
 
 
 async def _check_secret_key(settings: Settings) -> str:
@@ -235,6 +274,8 @@ CHECKS: dict[str, Callable[[Settings], Awaitable[str]]] = {
     "valkey": _check_valkey,
     "worker": _check_worker,
     "deliveries": _check_deliveries,
+    "jobs": _check_jobs,
+    "files": _check_files,
     "mail": _check_mail,
     "secret key": _check_secret_key,
     "disk": _check_disk,
