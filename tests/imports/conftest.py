@@ -2,13 +2,15 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
+from pathlib import Path
 from typing import Any
+from urllib.parse import unquote, urlsplit
 from uuid import uuid4
 
 import pytest
 from sqlalchemy import select
 from sqlalchemy.ext.asyncio import AsyncSession
-from tests.conftest import until
+from tests.conftest import Api, until
 from tests.notifications.conftest import expand, mail_settings, mails, sink, watch, work
 
 from pricebook.core.database import Database, open_database
@@ -136,3 +138,39 @@ def errors_of(files: Files) -> Callable[[Job], Awaitable[str]]:
         return b"".join(pieces).decode()
 
     return read
+
+
+@pytest.fixture
+def folder(settings: Settings) -> Path:
+    """Where the store of files is."""
+    return Path(unquote(urlsplit(settings.files.url or "").path))
+
+
+@pytest.fixture
+def stored(folder: Path) -> Callable[[], list[str]]:
+    """The names of all files that lie in the store; none at the beginning."""
+
+    def names() -> list[str]:
+        found = [path for path in folder.rglob("*") if path.is_file()]
+        return sorted(str(path.relative_to(folder)) for path in found)
+
+    for name in names():
+        (folder / name).unlink()
+    return names
+
+
+@pytest.fixture
+def jobs(database: Database) -> Callable[[], Awaitable[list[Job]]]:
+    """Every job, oldest first."""
+
+    async def read() -> list[Job]:
+        async with database.sessions() as fresh:
+            return list(await fresh.scalars(select(Job).order_by(Job.id)))
+
+    return read
+
+
+@pytest.fixture
+def client(api: Api, editor: User) -> Api:
+    """An editor's."""
+    return api.as_(editor)

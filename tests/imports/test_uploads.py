@@ -2,65 +2,11 @@
 
 import asyncio
 import gzip
-from pathlib import Path
-from urllib.parse import unquote, urlsplit
 
 import pytest
-from sqlalchemy import func, select, text
+from sqlalchemy import text
 from tests.conftest import until
-
-from pricebook.core.idempotency import StoredAnswer
-from pricebook.jobs.models import Job
-
-ROWS = b"sku,name,price,currency\r\nH-1,Hammer,12.50,EUR\r\n"
-CSV = {"Content-Type": "text/csv"}
-URL = "/v1/imports/items"
-
-
-@pytest.fixture
-def folder(settings) -> Path:
-    return Path(unquote(urlsplit(settings.files.url or "").path))
-
-
-@pytest.fixture
-def stored(folder):
-    """The names of all files that lie in the store; none at the beginning."""
-
-    def names() -> list[str]:
-        found = [path for path in folder.rglob("*") if path.is_file()]
-        return sorted(str(path.relative_to(folder)) for path in found)
-
-    for name in names():
-        (folder / name).unlink()
-    return names
-
-
-@pytest.fixture
-def jobs(database):
-    async def read() -> list[Job]:
-        async with database.sessions() as fresh:
-            return list(await fresh.scalars(select(Job).order_by(Job.id)))
-
-    return read
-
-
-@pytest.fixture
-def client(api, editor):
-    return api.as_(editor)
-
-
-async def send(client, content=ROWS, headers=None, **query):
-    return await client.post(URL, content=content, headers=CSV | (headers or {}), params=query)
-
-
-def form(*parts: tuple[str, bytes]) -> tuple[bytes, dict[str, str]]:
-    """A form of parts: what follows `form-data` in each one's head, and its content."""
-    body = b"".join(
-        f"--xx\r\nContent-Disposition: form-data{head}\r\n\r\n".encode() + content + b"\r\n"
-        for head, content in parts
-    )
-    return body + b"--xx--\r\n", {"Content-Type": "multipart/form-data; boundary=xx"}
-
+from tests.uploading import CSV, ROWS, URL, Dripping, form, never_read, send
 
 A_FILE = ('; name="file"; filename="C:\\lists\\spring.csv"', ROWS)
 
@@ -171,21 +117,16 @@ async def test_what_is_known_of_a_file_is_passed_on(client, jobs):
 async def test_what_cannot_be_asked_is_refused_by_name_and_nothing_is_read(
     client, name, value, stored
 ):
-    reply = await send(client, _never_read(), **{name: value})
+    reply = await send(client, never_read(), **{name: value})
     assert reply.status_code == 422
     (error,) = reply.json()["errors"]
     assert error["pointer"].startswith(f"query/{name}")
     assert stored() == []
 
 
-async def _never_read():
-    pytest.fail("it was read")
-    yield b""
-
-
 async def test_who_may_not_import_is_refused_before_a_byte_is_read(api, viewer, stored):
-    assert (await send(api, _never_read())).status_code == 401
-    assert (await send(api.as_(viewer), _never_read())).status_code == 403
+    assert (await send(api, never_read())).status_code == 401
+    assert (await send(api.as_(viewer), never_read())).status_code == 403
     assert stored() == []
 
 
@@ -262,7 +203,7 @@ async def test_an_empty_file_is_refused(client, parts, jobs, stored):
     ids=str,
 )
 async def test_what_is_no_csv_is_refused_before_it_is_read(client, headers):
-    reply = await send(client, _never_read(), headers)
+    reply = await send(client, never_read(), headers)
     assert reply.status_code == 415
     assert reply.json()["type"] == "/problems/unsupported-media-type"
 
@@ -270,7 +211,7 @@ async def test_what_is_no_csv_is_refused_before_it_is_read(client, headers):
 async def test_a_file_past_the_limit_is_refused_and_leaves_nothing(make_api, editor, stored):
     small = (await make_api(imports={"max_bytes": 1_000_000})).as_(editor)
     head = {"Content-Length": "1000001"}
-    assert (await send(small, _never_read(), head)).status_code == 413
+    assert (await send(small, never_read(), head)).status_code == 413
 
     async def pieces():
         for _ in range(20):
@@ -293,7 +234,7 @@ async def test_only_uploads_may_be_large_or_packed(client):
 
 async def test_a_large_file_sent_where_imports_were_once_is_led_to_where_they_are(client):
     headers = CSV | {"Content-Length": "5000000"}
-    reply = await client.post("/imports/items?mode=apply", content=_never_read(), headers=headers)
+    reply = await client.post("/imports/items?mode=apply", content=never_read(), headers=headers)
     assert reply.status_code == 308
     assert reply.headers["location"] == "/v1/imports/items?mode=apply"
 
@@ -306,24 +247,12 @@ async def test_behind_a_proxy_uploads_work_as_well(make_api, editor, prefix):
     assert reply.headers["location"] == f"/prices/v1/jobs/{reply.json()['id']}"
 
 
-class Dripping:
-    """A body that stops after its first piece, until it is let go."""
-
-    def __init__(self) -> None:
-        self.has_begun, self.may_end = asyncio.Event(), asyncio.Event()
-
-    async def __aiter__(self):
-        yield ROWS
-        self.has_begun.set()
-        await self.may_end.wait()
-
-
 async def test_past_the_limit_of_uploads_callers_come_back_later(make_api, editor, viewer):
     few = await make_api(imports={"uploads_at_once": 1}, http={"max_concurrent_requests": 1})
     body = Dripping()
     first = asyncio.create_task(send(few.as_(editor), body))
     await body.has_begun.wait()
-    reply = await send(few.as_(editor), _never_read())
+    reply = await send(few.as_(editor), never_read())
     assert reply.status_code == 503
     assert int(reply.headers["retry-after"]) >= 1
     # An upload does not count among the requests under way.
@@ -366,56 +295,3 @@ async def test_an_upload_whose_job_cannot_be_written_is_deleted(client, session,
         await session.commit()
     assert reply.status_code == 500
     assert stored() == []
-
-
-KEY = {"Idempotency-Key": "spring-2026"}
-
-
-async def test_a_repeat_gets_the_first_answer_and_its_file_is_deleted(client, jobs, stored):
-    first = await send(client, headers=KEY)
-    second = await send(client, headers=KEY)
-    assert (first.status_code, second.status_code) == (202, 202)
-    assert second.content == first.content
-    assert second.headers["location"] == first.headers["location"]
-    assert second.headers["idempotency-replayed"] == "true"
-    (job,) = await jobs()
-    assert stored() == [job.params["file"]]
-
-
-async def test_another_file_or_another_wish_with_the_key_is_refused(client, jobs, stored):
-    await send(client, headers=KEY)
-    for content, query in ((ROWS + b"H-2,Nail,1,EUR\r\n", {}), (ROWS, {"mode": "apply"})):
-        reply = await send(client, content, KEY, **query)
-        assert reply.status_code == 422
-        assert reply.json()["type"] == "/problems/idempotency-key-reused"
-    assert (len(await jobs()), len(stored())) == (1, 1)
-
-
-async def test_an_upload_under_way_keeps_its_key(client, jobs, stored):
-    body = Dripping()
-    first = asyncio.create_task(send(client, body, KEY))
-    await body.has_begun.wait()
-    reply = await send(client, _never_read(), KEY)
-    assert reply.status_code == 409
-    assert reply.json()["type"] == "/problems/idempotency-key-in-use"
-    body.may_end.set()
-    assert (await first).status_code == 202
-    assert (await send(client, headers=KEY)).headers["idempotency-replayed"] == "true"
-    assert (len(await jobs()), len(stored())) == (1, 1)
-
-
-async def test_uploads_with_a_key_to_several_processes_make_one_job(
-    client, make_api, editor, jobs, stored, database
-):
-    clients = [client, *[(await make_api()).as_(editor) for _ in range(2)]]
-    replies = await asyncio.gather(*(send(one, headers=KEY) for one in clients * 5))
-    assert {reply.status_code for reply in replies} <= {202, 409}
-    assert len({reply.content for reply in replies if reply.status_code == 202}) == 1
-    assert (len(await jobs()), len(stored())) == (1, 1)
-    async with database.sessions() as fresh:
-        assert await fresh.scalar(select(func.count()).select_from(StoredAnswer)) == 1
-
-
-async def test_a_refused_upload_leaves_its_key_free(client):
-    assert (await send(client, b"", KEY)).status_code == 422
-    assert (await send(client, headers=KEY)).status_code == 202
