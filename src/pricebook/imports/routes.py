@@ -80,6 +80,9 @@ async def import_items(
 ) -> Job:
     """Send a file of items. The job at `Location` tells what it would change, or changes it.
 
+    Its `result` counts the rows that are new, changed, unchanged and refused, and says what is
+    wrong with the first hundred; all of those are in `errors.csv`, to be mended and sent again.
+
     Columns that the file lacks stay as they are. An empty cell clears its field where that may be
     empty. `id`, `version`, `created_at`, `updated_at`, `line` and `reason` are left aside.
     """
