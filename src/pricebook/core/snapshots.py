@@ -16,9 +16,11 @@ from pricebook.core.errors import Unavailable
 from pricebook.core.reading import Compiled, Connection
 from pricebook.core.settings import Settings
 
-# The first is small, so that its first byte is there soon.
+# The first block is small, so that its first byte is there soon; the others are as large as pays,
+# and no larger, however long the lines are.
 _FIRST_ROWS = 200
-_ROWS = 2_000
+_MOST_ROWS = 5_000
+_BLOCK_BYTES = 512 * 1024
 
 
 class TooManySnapshots(Unavailable):
@@ -46,13 +48,15 @@ class Snapshot:
         """Yield the lines, each the one column of a row, many at a time; one block is ahead."""
         cursor = await self._connection.cursor(statement.sql, *statement.arguments(values))
         # Not in turn: it may take long, as all rows have to be found before any can be sorted.
-        rows = await cursor.fetch(_FIRST_ROWS)
+        rows, ahead = await cursor.fetch(_FIRST_ROWS), _FIRST_ROWS
         while rows:
-            self._fetching = asyncio.create_task(self._fetch(cursor))
+            self._fetching = asyncio.create_task(self._fetch(cursor, ahead))
             # Whoever breaks off does not hear of its failure, and nobody is to miss that.
             self._fetching.add_done_callback(lambda one: one.cancelled() or one.exception())
             self.rows += len(rows)
-            yield "".join([row[0] for row in rows]).encode()
+            block = "".join([row[0] for row in rows]).encode()
+            ahead = max(1, min(_MOST_ROWS, _BLOCK_BYTES * len(rows) // len(block)))
+            yield block
             rows = await self._fetching
         self._fetching = None
 
@@ -63,9 +67,9 @@ class Snapshot:
         self._fetching.cancel()
         return False
 
-    async def _fetch(self, cursor: Any) -> list[asyncpg.Record]:  # noqa: ANN401 -- asyncpg has no types
+    async def _fetch(self, cursor: Any, count: int) -> list[asyncpg.Record]:  # noqa: ANN401 -- asyncpg has no types
         async with self._turns:
-            rows: list[asyncpg.Record] = await cursor.fetch(_ROWS)
+            rows: list[asyncpg.Record] = await cursor.fetch(count)
             return rows
 
 
