@@ -18,6 +18,8 @@ from tests.conftest import until
 
 from pricebook.core.database import open_database
 from pricebook.core.files import Files
+from pricebook.core.settings import ExportSettings
+from pricebook.items.models import Item
 from pricebook.jobs.models import Job
 from pricebook.jobs.run import Tools
 from pricebook.jobs.runner import Runner
@@ -38,7 +40,7 @@ def working(database, settings):
     """Run jobs as a worker does."""
 
     @asynccontextmanager
-    async def start(store=Files):
+    async def start(store=Files, settings=settings):
         async with open_database(settings, "tests-jobs", is_patient=True) as patient:
             runner = Runner(database, Tools(settings, patient, store(settings)), TASKS)
             running = asyncio.create_task(runner.run())
@@ -411,3 +413,46 @@ def names_of(job, settings):
     """Return what lies in the folder of this job's, unfinished files among it."""
     folder = Path(urlsplit(settings.files.url).path)
     return [path.name for path in folder.rglob(f"*{job['id']}*")]
+
+
+async def test_an_export_that_takes_longer_than_one_may_fails_in_words(
+    api, editor, make_item, ask, working, settings
+):
+    await make_item()
+    own = settings.model_copy(update={"exports": ExportSettings(max_minutes=0.0001)})
+    job = await ask(editor)
+    async with working(settings=own):
+        job = await ended(api.as_(editor), job)
+    assert (job["status"], job["error"][:25]) == ("failed", "It took longer than an ex")
+    assert names_of(job, settings) == []
+
+
+async def test_a_file_is_of_one_moment_whatever_is_written_meanwhile(
+    api, editor, make_item, ask, working, session
+):
+    for number in range(300):
+        session.add(Item(sku=f"HAM-{number:03}", name="Hammer", price="1", currency="EUR"))
+    await session.commit()
+    written = asyncio.Event()
+
+    class Interrupted(Files):
+        """Has the list change once the first bytes are there."""
+
+        async def write(self, name, chunks):
+            async def slowed():
+                async for chunk in chunks:
+                    yield chunk
+                    if not written.is_set():
+                        await session.execute(update(Item).values(price="2"))
+                        await session.commit()
+                        written.set()
+
+            await super().write(name, slowed())
+
+    job = await ask(editor, fields="price")
+    async with working(Interrupted):
+        job = await ended(api.as_(editor), job)
+    assert written.is_set()
+    text = (await api.as_(editor).get(job["result"]["file"])).text
+    assert text.split() == ["price", *["1.0000"] * 300]
+    assert job["result"]["rows"] == 300

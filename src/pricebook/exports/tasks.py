@@ -1,8 +1,9 @@
 """The job that writes an export to a file, out of one snapshot."""
 
+import asyncio
 import hashlib
-from collections.abc import AsyncGenerator, Mapping
-from contextlib import aclosing
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping
+from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Any
@@ -11,12 +12,13 @@ from sqlalchemy import func, select, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from pricebook.core.compression import Encoding, compressed
+from pricebook.core.settings import Settings
 from pricebook.core.snapshots import Snapshot, SnapshotPool
 from pricebook.exports.files import FOLDER, path_of, query_of
 from pricebook.exports.schemas import Compression
 from pricebook.exports.service import Export, body, export_of
 from pricebook.jobs.models import Job
-from pricebook.jobs.run import CancelRequestedError, LeaseLostError, Result, Run
+from pricebook.jobs.run import CancelRequestedError, JobRefused, LeaseLostError, Result, Run
 
 _ENCODINGS: Mapping[Compression, Encoding] = {"none": "identity", "gzip": "gzip", "zstd": "zstd"}
 # A compressed file is what it is: to name it as an encoding would have browsers unpack it.
@@ -24,6 +26,8 @@ _PACKED: Mapping[Compression, tuple[str, str]] = {
     "gzip": ("application/gzip", ".gz"),
     "zstd": ("application/zstd", ".zst"),
 }
+
+_TOO_LONG = "It took longer than an export may; ask for less of the list."
 
 
 @dataclass(slots=True)
@@ -74,15 +78,38 @@ async def _result(session: AsyncSession, run: Run, export: Export, written: Writ
 
 
 async def _write(run: Run, export: Export, name: str) -> Written:
-    pool = SnapshotPool(run.tools.settings, "pricebook-exports", 1)
+    """Write the file.
+
+    Raises:
+        JobRefused: It took longer than a snapshot may be held.
+
+    """
+    limit = asyncio.timeout(run.tools.settings.exports.max_minutes * 60)
     try:
-        async with pool.snapshot() as snapshot:
+        async with limit, _snapshot(run.tools.settings) as snapshot:
             total = await snapshot.value(export.count, export.values)
             run.progress("writing", 0, total)
             written = Written()
             async with aclosing(_chunks(run, snapshot, export, written)) as chunks:
                 await run.tools.files.write(name, chunks)
             return written
+    except TimeoutError as error:
+        if limit.expired():
+            raise JobRefused(_TOO_LONG) from error
+        raise
+
+
+@asynccontextmanager
+async def _snapshot(settings: Settings) -> AsyncIterator[Snapshot]:
+    """Open a snapshot whose statements may take as long as it is held itself."""
+    seconds = settings.exports.max_minutes * 60
+    patient = settings.database.model_copy(update={"statement_timeout_seconds": seconds})
+    pool = SnapshotPool(
+        settings.model_copy(update={"database": patient}), "pricebook-export-files", 1
+    )
+    try:
+        async with pool.snapshot() as snapshot:
+            yield snapshot
     finally:
         pool.close()
 
