@@ -225,6 +225,24 @@ async def test_their_columns_and_their_decimals_are_read(
     assert await prices() == {"A-1": "12.5000"}
 
 
+async def test_a_large_file_that_is_not_wanted_is_not_sent(shell: Shell) -> None:
+    packed = b"\x1f\x8b" + bytes(64_000_000)
+    shell.write("large.csv.gz", packed)
+    ended = await shell.run("import", "large.csv.gz", api_key="pb_wrong")
+    assert ended.code == 1
+    assert "(request " in ended.said
+
+
+async def test_someone_at_a_terminal_sees_how_far_it_is(
+    shell: Shell, worker: ForkedWorker, prices: Prices
+) -> None:
+    shell.write("list.csv", GOOD)
+    ended = await shell.run_at_terminal("import", "list.csv", answers={})
+    assert ended.code == 0, ended.said
+    assert "Uploading" in ended.said
+    assert len(await prices()) == 2
+
+
 async def test_ctrl_c_cancels_the_job(shell: Shell, api: Api, editor: User, prices: Prices) -> None:
     shell.write("list.csv", GOOD)
     process = await shell.start("import", "list.csv")  # no worker runs, so it waits
