@@ -1,5 +1,6 @@
 """`pricebook jobs`: what a person asks of jobs, through the API."""
 
+import asyncio
 import json
 from collections.abc import Iterator
 from contextlib import aclosing
@@ -11,12 +12,13 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from pricebook.core.client import Access, Client, Params, open_client
+from pricebook.core.client import Access, ApiAwayError, Client, Params, open_client
 from pricebook.following import Job, is_over, states
 from pricebook.progress_bar import progress_bar
 
 # Wide enough for a log, which has no width of its own.
 _WIDTH_OF_A_LOG = 140
+_PAUSE_SECONDS = 0.5
 _COLUMNS = ("id", "kind", "status", "how far", "asked for")
 
 
@@ -61,25 +63,37 @@ async def watch(access: Access, job_id: UUID) -> bool:
 
 async def print_log(access: Access, job_id: UUID, *, is_followed: bool) -> None:
     """Print a job's log, to its end or to the end of the job."""
-    printed = 0
     async with open_client(access) as client:
+        log = _Log(client, job_id)
         is_last = False
         while not is_last:
-            # A stream ends by its age as well.
             is_last = not is_followed or is_over(await client.get(f"/jobs/{job_id}"))
-            printed = await _print_lines(client, job_id, printed, is_followed=not is_last)
+            try:
+                await log.print_on(is_followed=not is_last)
+            except ApiAwayError:
+                # It fell silent, say, as the job did; should the API be away, it is said next.
+                is_last = False
+                await asyncio.sleep(_PAUSE_SECONDS)
 
 
-async def _print_lines(client: Client, job_id: UUID, already: int, *, is_followed: bool) -> int:
-    """Print the lines that were not printed already, and return how many there are."""
-    count = 0
-    params = {"follow": "true" if is_followed else "false"}
-    async with client.request("GET", f"/jobs/{job_id}/log", params=params) as reply:
-        async for line in reply.content:
-            count += 1
-            if count > already:
-                typer.echo(_shown(line.decode().rstrip("\n")).plain)
-    return max(count, already)
+class _Log:
+    """A log that is printed piece by piece, since a stream ends by its age as well."""
+
+    def __init__(self, client: Client, job_id: UUID) -> None:
+        self._client = client
+        self._path = f"/jobs/{job_id}/log"
+        self._printed = 0
+
+    async def print_on(self, *, is_followed: bool) -> None:
+        """Print the lines that were not printed yet."""
+        count = 0
+        params = {"follow": "true" if is_followed else "false"}
+        async with self._client.request("GET", self._path, params=params) as reply:
+            async for line in reply.content:
+                count += 1
+                if count > self._printed:
+                    typer.echo(_shown(line.decode().rstrip("\n")).plain)
+                    self._printed = count
 
 
 async def cancel(access: Access, job_id: UUID) -> None:

@@ -112,6 +112,19 @@ async def test_whatever_a_job_says_gets_into_the_log(working, ask, ended, read_l
     assert after == "And on it goes."
 
 
+async def test_a_job_may_say_very_much_at_once(working, ask, ended, read_log):
+    async def talk(run):
+        for number in range(20_000):
+            run.say(f"Line {number}.")
+
+    job = await ask("talk")
+    async with working(talk=talk):
+        await ended(job)
+    lines = await read_log(job)
+    assert len(lines) == 20_002
+    assert lines[-2:] == ["Line 19999.", "Done."]
+
+
 async def test_how_far_a_job_is_and_what_it_says_is_written_while_it_runs(
     working, ask, read_job, read_log
 ):

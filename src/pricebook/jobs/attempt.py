@@ -210,7 +210,7 @@ class Attempt:
                 tell("lease of a job not renewed yet", error, job_id=str(self.run.job.id))
 
     def _state(self) -> tuple[object, ...]:
-        return (self.run.phase, self.run.done, self.run.total, len(self.run.said))
+        return (self.run.phase, self.run.done, self.run.total, self.run.said_count)
 
     async def _beat(self) -> None:
         run = self.run

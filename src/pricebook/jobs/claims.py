@@ -5,10 +5,10 @@ from datetime import timedelta
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import Select, Update, func, select, update
+from sqlalchemy import BigInteger, Select, Text, Update, func, literal, select, update
 from sqlalchemy.dialects import postgresql
 
-from pricebook.core.leases import Lease, is_free, leased
+from pricebook.core.leases import Lease, arrays, is_free, leased
 from pricebook.jobs.models import Job, JobLogLine
 from pricebook.jobs.status import Status
 from pricebook.users.models import User
@@ -83,9 +83,11 @@ def put_back(lease: Lease, *, wait_seconds: float, is_counted: bool) -> Update:
 
 
 def logged(lease: Lease, lines: Mapping[int, str]) -> postgresql.Insert:
-    """Write numbered lines to the log; those that are there already stay."""
-    rows = [
-        {"job_id": lease.id, "lease": lease.lease, "number": number, "text": text}
-        for number, text in lines.items()
-    ]
-    return postgresql.insert(JobLogLine).values(rows).on_conflict_do_nothing()
+    """Write numbered lines to the log, however many; those that are there already stay."""
+    given = arrays(("number", BigInteger(), list(lines)), ("text", Text(), list(lines.values())))
+    rows = select(literal(lease.id), literal(lease.lease), given.c.number, given.c.text)
+    return (
+        postgresql.insert(JobLogLine)
+        .from_select(["job_id", "lease", "number", "text"], rows)
+        .on_conflict_do_nothing()
+    )

@@ -70,7 +70,7 @@ class Job(Leased, Base):
     total: Mapped[int | None]
     rate: Mapped[float | None] = mapped_column(Float)
     """Done in a second of the present phase, as measured by who does it."""
-    result: Mapped[dict[str, Any] | None] = mapped_column(JSONB)
+    result: Mapped[dict[str, Any] | None] = mapped_column(JSONB(none_as_null=True))
     error: Mapped[str | None]
     cancel_requested_at: Mapped[datetime | None]
     created_at: Mapped[datetime] = mapped_column(server_default=func.now())
