@@ -2,6 +2,7 @@
 
 import csv
 import io
+import json
 import signal
 from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
@@ -147,6 +148,16 @@ async def test_nobody_to_ask_is_said_in_a_line(
         assert (ended.code, ended.out) == (1, "")
         assert words in ended.said
         assert len(ended.said.splitlines()) == 1
+
+
+async def test_the_pricebook_that_runs_in_the_data_folder_is_asked(
+    shell: Shell, served: ForkedApi
+) -> None:
+    shell.write("run.json", json.dumps({"api": {"url": served.url}}))
+    ended = await shell.run("export", url="", data_dir=str(shell.folder))
+    assert (ended.code, ended.said) == (0, "0 items\n")
+    named = await shell.run("export", "--url", f"{served.url}/v1/", url="http://127.0.0.1:1")
+    assert named.code == 0
 
 
 async def test_a_person_logs_in_at_a_terminal_and_is_logged_out_at_the_end(
