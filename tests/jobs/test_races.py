@@ -10,12 +10,12 @@ from tests.conftest import until
 from pricebook.core.settings import JobSettings
 from pricebook.items.models import Item
 
-JOBS = 60
+JOBS = 32
 
 
 @pytest.fixture
 def job_settings():
-    return JobSettings(concurrency=4)
+    return JobSettings(concurrency=8)
 
 
 async def test_a_job_either_succeeded_with_its_work_or_was_cancelled_without_it(
