@@ -14,8 +14,8 @@ _LONGEST_SIGN = 4
 _ZSTD_SKIPPABLE = b"\x2a\x4d\x18"
 
 _PIECE_BYTES = 256 * 1024
-# zstd has no way to stop within what it is given. Four of its bytes can become 128 KiB.
-_SLICE_BYTES = 256
+# zstd has no way to stop within what it is given, of which four bytes can become 128 KiB.
+_SLICE_BYTES = 128
 # What every reader of zstd should manage (RFC 8878, section 3.1.1.1.2), and memory stays flat.
 _WINDOW_BYTES = 8 * 1024 * 1024
 
@@ -133,23 +133,24 @@ class _Zstd:
         return not self._has_begun
 
     def pieces(self, data: bytes) -> Iterator[bytes]:
-        piece: list[bytes] = []
+        found: list[bytes] = []
         size = 0
         for start in range(0, len(data), _SLICE_BYTES):
-            piece.append(self._unpack(data[start : start + _SLICE_BYTES]))
-            size += len(piece[-1])
+            for part in self._parts(data[start : start + _SLICE_BYTES]):
+                found.append(part)
+                size += len(part)
             if size >= _PIECE_BYTES:
-                yield b"".join(piece)
-                piece, size = [], 0
+                yield b"".join(found)
+                found, size = [], 0
         if size:
-            yield b"".join(piece)
+            yield b"".join(found)
 
-    def _unpack(self, data: bytes) -> bytes:
-        found = b""
+    def _parts(self, data: bytes) -> Iterator[bytes]:
+        """Yield what each frame that the slice has a part of becomes."""
         while data:
-            found += self._frame.decompress(data)
+            yield self._frame.decompress(data)
             self._has_begun = not self._frame.eof
-            data = self._frame.unused_data if self._frame.eof else b""
-            if self._frame.eof:
-                self._frame = self._decompressor.decompressobj()
-        return found
+            if self._has_begun:
+                return
+            data = self._frame.unused_data
+            self._frame = self._decompressor.decompressobj()
