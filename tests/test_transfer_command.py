@@ -1,9 +1,11 @@
 """`pricebook export` and `pricebook import`, as a person and a script run them."""
 
+import asyncio
 import csv
 import io
 import json
 import signal
+from asyncio import StreamReader, StreamWriter
 from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
 
@@ -242,6 +244,27 @@ async def test_a_large_file_that_is_not_wanted_is_not_sent(shell: Shell) -> None
     ended = await shell.run("import", "large.csv.gz", api_key="pb_wrong")
     assert ended.code == 1
     assert "(request " in ended.said
+
+
+async def test_a_file_is_sent_though_nobody_answers_whether_it_is_wanted(shell: Shell) -> None:
+    received: list[bytes] = []
+
+    async def be_old_fashioned(reader: StreamReader, writer: StreamWriter) -> None:
+        while b"\r\n0\r\n\r\n" not in b"".join(received):
+            if not (part := await reader.read(65_536)):
+                break
+            received.append(part)
+        problem = b'{"detail": "Too old.", "request_id": "1"}'
+        head = b"HTTP/1.1 422 No\r\ncontent-length: %d\r\nconnection: close\r\n\r\n"
+        writer.write(head % len(problem) + problem)
+        await writer.drain()
+        writer.close()
+
+    shell.write("list.csv", GOOD)
+    async with await asyncio.start_server(be_old_fashioned, "127.0.0.1", 0) as server:
+        port = server.sockets[0].getsockname()[1]
+        ended = await shell.run("import", "list.csv", url=f"http://127.0.0.1:{port}")
+    assert (ended.code, ended.said) == (1, "pricebook: Too old. (request 1)\n")
 
 
 async def test_someone_at_a_terminal_sees_how_far_it_is(

@@ -2,9 +2,10 @@
 
 import asyncio
 import sys
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import aclosing, contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import BinaryIO
 
@@ -20,6 +21,7 @@ from pricebook.progress_bar import Bar, progress_bar
 _STDIN = Path("-")
 _CHUNK_BYTES = 512 * 1024
 _LONGEST_NAME = 200
+_ANSWER_SECONDS = 5.0
 # RFC 1952, section 2.3.1; RFC 8878, section 3.1.1.
 _PACKED = (b"\x1f\x8b", b"\x28\xb5\x2f\xfd")
 
@@ -29,7 +31,7 @@ class Sent:
     """What is to be imported, and where its refused rows go; without a path, beside it."""
 
     path: Path
-    query: Sequence[tuple[str, str]]
+    query: list[tuple[str, str]]
     errors_path: Path | None
 
 
@@ -62,25 +64,37 @@ def _reading(path: Path) -> Iterator[BinaryIO]:
 async def _upload(client: Client, sent: Sent, file: BinaryIO, bar: Bar) -> Job:
     """Send the file as it is read. The API is asked first whether it wants it at all."""
     size = sent.path.stat().st_size if sent.path != _STDIN else None
-    query = [*sent.query, ("notify", "false")]
-    if sent.path != _STDIN:
-        query.append(("name", sent.path.name[:_LONGEST_NAME]))
 
     def show(done: int) -> None:
         bar.show("Uploading", done, size)
 
-    job: Job = await client.post(
+    post = partial(
+        client.post,
         "/imports/items",
-        params=query,
-        data=_packed(file, show),
+        params=_query(sent),
         headers={"Content-Type": "application/octet-stream"},
-        expect100=True,
     )
+    job: Job
+    try:
+        async with asyncio.timeout(_ANSWER_SECONDS) as limit:
+            body = _packed(file, show, on_begin=lambda: limit.reschedule(None))
+            job = await post(data=body, expect100=True)
+    except TimeoutError:
+        # Whatever is on the way does not pass the question on (RFC 9110, section 10.1.1).
+        job = await post(data=_packed(file, show))
     return job
 
 
-async def _packed(file: BinaryIO, show: Callable[[int], None]) -> AsyncIterator[bytes]:
+def _query(sent: Sent) -> list[tuple[str, str]]:
+    named = [] if sent.path == _STDIN else [("name", sent.path.name[:_LONGEST_NAME])]
+    return [*sent.query, ("notify", "false"), *named]
+
+
+async def _packed(
+    file: BinaryIO, show: Callable[[int], None], on_begin: Callable[[], None] = lambda: None
+) -> AsyncIterator[bytes]:
     """Yield the file compressed, unless it is already."""
+    on_begin()
     compressor = zstandard.ZstdCompressor().compressobj()
     done = 0
     chunk = await asyncio.to_thread(file.read, _CHUNK_BYTES)
