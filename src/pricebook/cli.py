@@ -135,13 +135,15 @@ def export(  # noqa: PLR0913 -- each option is a parameter of the API
         Path | None,
         typer.Option("-o", "--output", dir_okay=False, help="The file; - is standard output."),
     ] = None,
-    form: Annotated[Literal["csv", "jsonl"], typer.Option("--format")] = "csv",
+    form: Annotated[
+        Literal["csv", "jsonl"], typer.Option("--format", help="How it is written.")
+    ] = "csv",
     fields: Annotated[str | None, typer.Option(help="Just these, such as sku,price.")] = None,
     q: Annotated[str | None, typer.Option(help="Words that all stand in it.")] = None,
     tag: Annotated[list[str] | None, typer.Option(help="Repeat it: all must be there.")] = None,
-    currency: str | None = None,
-    price_min: str | None = None,
-    price_max: str | None = None,
+    currency: Annotated[str | None, typer.Option(help="Prices in this, such as EUR.")] = None,
+    price_min: Annotated[str | None, typer.Option(help="Not below that.")] = None,
+    price_max: Annotated[str | None, typer.Option(help="Not above that.")] = None,
     updated_since: Annotated[str | None, typer.Option(help="As 2026-11-22T00:00:00Z.")] = None,
     delimiter: Annotated[Delimiter | None, typer.Option(help="Between the cells of CSV.")] = None,
     bom: Annotated[bool, typer.Option("--bom", help="Begin as Excel likes UTF-8.")] = False,
@@ -176,7 +178,10 @@ def export(  # noqa: PLR0913 -- each option is a parameter of the API
 @app.command("import")
 def import_(  # noqa: PLR0913 -- each option is a parameter of the API
     file: Annotated[
-        Path, typer.Argument(callback=_existing_file, help="The file; - is standard input.")
+        Path,
+        typer.Argument(
+            metavar="FILE", callback=_existing_file, help="The file; - is standard input."
+        ),
     ],
     *,
     dry_run: Annotated[
@@ -186,7 +191,8 @@ def import_(  # noqa: PLR0913 -- each option is a parameter of the API
         bool, typer.Option("--skip-refused", help="Take the good rows though others are refused.")
     ] = False,
     encoding: Annotated[
-        Literal["auto", "utf-8", "utf-16", "windows-1252"] | None, typer.Option(help="Of a CSV.")
+        Literal["auto", "utf-8", "utf-16", "windows-1252"] | None,
+        typer.Option(help="What the file is written in."),
     ] = None,
     delimiter: Annotated[
         Literal["auto", "comma", "semicolon", "tab", "pipe"] | None,
@@ -208,8 +214,9 @@ def import_(  # noqa: PLR0913 -- each option is a parameter of the API
 ) -> None:
     """Bring the rows of a CSV file into the list, all of them or none.
 
-    It asks as the key in PRICEBOOK_API_KEY, or for your address and password. It ends with 1 if a
-    row was refused.
+    It asks as the key in PRICEBOOK_API_KEY, or for your address and password.
+
+    It ends with 1 if a row was refused.
     """
     from pricebook import import_command as command
     from pricebook.core.client import find_access, query_of

@@ -6,5 +6,8 @@ import typer
 
 Url = Annotated[
     str | None,
-    typer.Option(help="The API; else PRICEBOOK_URL, the `pricebook up` that runs here, or ours."),
+    typer.Option(
+        help="The API; else PRICEBOOK_URL, the `pricebook up` that runs here, "
+        "or PRICEBOOK_PUBLIC_URL."
+    ),
 ]
