@@ -38,6 +38,7 @@ NO_AMOUNTS = {
     "nothing": "",
     "two numbers": "1 2",
     "hexadecimal": "0x10",
+    "a zero of 41 digits": "0" * 41,
 }
 PERCENT = {
     "NUL": "%00",

@@ -28,12 +28,15 @@ def _storable(text: str) -> str:
     return text
 
 
+_NUMBER_LENGTH = 40
 _PLAIN_NUMBER = re.compile(r"[+-]?[0-9]+(\.[0-9]+)?([eE][+-]?[0-9]{1,3})?")
 
 
 def _plain_number(value: object) -> object:
     """Python calls True a number, and "1_000" or Arabic digits; a price list does not."""
-    is_plain = _PLAIN_NUMBER.fullmatch(value.strip()) if isinstance(value, str) else True
+    is_plain = not isinstance(value, str) or (
+        len(value) <= _NUMBER_LENGTH and _PLAIN_NUMBER.fullmatch(value.strip())
+    )
     if isinstance(value, bool) or not is_plain:
         message = "must be a decimal number, such as 12.50"
         raise ValueError(message)
@@ -42,7 +45,7 @@ def _plain_number(value: object) -> object:
 
 def _number(most: str) -> WithJsonSchema:
     """Describe what a client may send: pydantic's own description allows any text."""
-    text = {"type": "string", "maxLength": 40, "pattern": f"^{_PLAIN_NUMBER.pattern}$"}
+    text = {"type": "string", "maxLength": _NUMBER_LENGTH, "pattern": f"^{_PLAIN_NUMBER.pattern}$"}
     number = {"type": "number", "minimum": 0, "maximum": float(most)}
     return WithJsonSchema({"anyOf": [text, number], "examples": ["12.5000"]})
 
