@@ -8,10 +8,8 @@ from pydantic import Field, SecretStr, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from pricebook.core.setting_groups import (
-    AtLeastOne,
     AuthSettings,
     DatabaseSettings,
-    DatabaseUrl,
     DeliverySettings,
     ExportSettings,
     FileSettings,
@@ -23,12 +21,16 @@ from pricebook.core.setting_groups import (
     LimitSettings,
     LogSettings,
     MailSettings,
-    PositiveSeconds,
-    RedisUrl,
     RetentionSettings,
-    SecretKeys,
     StreamSettings,
     WebhookSettings,
+)
+from pricebook.core.setting_types import (
+    AtLeastOne,
+    DatabaseUrl,
+    PositiveSeconds,
+    RedisUrl,
+    SecretKeys,
 )
 
 __all__ = [

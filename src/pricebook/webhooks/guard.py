@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from ipaddress import IPv4Address, IPv6Address, ip_address, ip_network
 from typing import Any, TypeAlias
 
-from pricebook.core.setting_groups import Network
+from pricebook.core.setting_types import Network
 
 Address: TypeAlias = IPv4Address | IPv6Address
 
