@@ -24,7 +24,6 @@ from sqlalchemy import (
     select,
     true,
     union_all,
-    update,
 )
 from sqlalchemy.dialects.postgresql import array
 from sqlalchemy.dialects.postgresql import insert as upsert
@@ -32,7 +31,7 @@ from sqlalchemy.types import Numeric
 
 from pricebook.core.context import current_context
 from pricebook.core.outbox import EventRecord
-from pricebook.imports.staging import FIELDS, Stage, items
+from pricebook.imports.staging import FIELDS, Stage, item_of, items
 from pricebook.items.events import ItemCreated, ItemEvent, ItemPriceChanged, ItemUpdated
 from pricebook.items.models import Tags
 
@@ -51,8 +50,8 @@ def differences(stage: Stage, rows: Statement) -> Statement:
 def written(stage: Stage, rows: Statement) -> Statement:
     """Write what differs, with its events; count it, and show some of it."""
     candidates = _candidates(stage, rows)
-    change = _updated(stage, candidates) if stage.missing else _upserted(stage, candidates)
-    changes = change.cte("written")
+    source = _held(candidates) if stage.missing else candidates
+    changes = _upserted(stage, source).cte("written")
     told = _events(stage, changes).cte("told")
     return _summary(stage, changes, candidates).add_cte(told)
 
@@ -63,17 +62,30 @@ def _candidates(stage: Stage, rows: Statement) -> CTE:
     MATERIALIZED, since no value is to be looked at before it is known to be one.
     """
     found = rows.cte("rows").prefix_with("MATERIALIZED")
-    old = [items.c[name].label(f"old_{name}") for name in _shown(stage)]
+    item = select(items.c.id, *(items.c[name] for name in _shown(stage)))
+    known = item_of(item, found, found.c.sku).lateral("known")
+    old = [known.c[name].label(f"old_{name}") for name in _shown(stage)]
     new = [
-        (found.c[name] if name in stage.columns else items.c[name]).label(f"new_{name}")
+        (found.c[name] if name in stage.columns else known.c[name]).label(f"new_{name}")
         for name in _shown(stage)
     ]
     return (
-        select(found.c.line, items.c.id.is_(None).label("is_new"), *old, *new)
-        .select_from(found.outerjoin(items, items.c.sku == found.c.sku))
-        .where(or_(items.c.id.is_(None), _differs(stage, items.c, found.c)))
+        select(found.c.line, known.c.id.is_(None).label("is_new"), *old, *new)
+        .select_from(found.outerjoin(known, true()))
+        .where(or_(known.c.id.is_(None), _differs(stage, known.c, found.c)))
         .order_by(found.c.line)
         .cte("candidates")
+        .prefix_with("MATERIALIZED")
+    )
+
+
+def _held(candidates: CTE) -> CTE:
+    """Lock the items that are to change: those that are still there."""
+    item = item_of(select(items.c.id), candidates, candidates.c.new_sku)
+    return (
+        select(candidates)
+        .select_from(candidates.join(item.with_for_update(key_share=True).lateral("held"), true()))
+        .cte("held_candidates")
         .prefix_with("MATERIALIZED")
     )
 
@@ -87,24 +99,15 @@ def _differs(stage: Stage, old: Any, new: Any) -> ColumnElement[bool]:  # noqa: 
 
 
 def _upserted(stage: Stage, candidates: CTE) -> Any:  # noqa: ANN401 -- an INSERT that returns
-    values = select(*(candidates.c[f"new_{name}"] for name in stage.columns))
-    new = upsert(items).from_select(stage.columns, values.order_by(candidates.c.line))
+    names = [*stage.columns, *stage.missing]
+    values = select(*(candidates.c[f"new_{name}"] for name in names))
+    new = upsert(items).from_select(names, values.order_by(candidates.c.line))
     changed = {name: new.excluded[name] for name in stage.changing}
     return new.on_conflict_do_update(
         index_elements=[items.c.sku],
         set_=changed | _edited(),
         where=_differs(stage, items.c, new.excluded),
     ).returning(*_returned(stage))
-
-
-def _updated(stage: Stage, candidates: CTE) -> Any:  # noqa: ANN401 -- an UPDATE that returns
-    new = {name: candidates.c[f"new_{name}"] for name in stage.changing}
-    return (
-        update(items)
-        .values(new | _edited())
-        .where(items.c.sku == candidates.c.new_sku, _differs(stage, items.c, new))
-        .returning(*_returned(stage))
-    )
 
 
 def _edited() -> dict[str, ColumnElement[Any]]:

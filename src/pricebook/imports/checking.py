@@ -23,7 +23,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from pricebook.imports.cells import Habits, is_plain, plain_tags, value
 from pricebook.imports.judging import LONGEST_CELL, Refusal, judged
-from pricebook.imports.staging import Slice, Stage, driver_connection, items
+from pricebook.imports.staging import Slice, Stage, driver_connection, item_of, items
 
 _AT_ONCE = 200
 _SHOWN_CHARACTERS = 100
@@ -105,8 +105,11 @@ async def refuse_unknown(session: AsyncSession, stage: Stage, habits: Habits, pa
     sku = habits.text_in_sql(stage.sent.c.sku)
     lacking = " or ".join(f"“{name}”" for name in stage.missing)
     detail = literal(f"is not in the list, and the file has no {lacking} for a new item")
-    unknown = _wrong_sku(stage, sku, _PLACE_OF_MISSING, detail).where(
-        part.holds(stage.sent), is_not_refused(stage), ~exists().where(items.c.sku == sku)
+    known = item_of(select(items.c.id), stage.sent, sku).lateral("known")
+    unknown = (
+        _wrong_sku(stage, sku, _PLACE_OF_MISSING, detail)
+        .outerjoin(known, true())
+        .where(part.holds(stage.sent), is_not_refused(stage), known.c.id.is_(None))
     )
     await session.execute(_refuse(stage, unknown))
 

@@ -9,7 +9,9 @@ from sqlalchemy import (
     BigInteger,
     Column,
     ColumnElement,
+    FromClause,
     MetaData,
+    Select,
     Table,
     Text,
     and_,
@@ -120,6 +122,17 @@ def _temporary(name: str, *columns: Column[Any], is_keyed: bool = True) -> Table
 
 def _typed(name: str) -> Column[Any]:
     return Column(name, items.c[name].type)
+
+
+def item_of(
+    item: Select[*tuple[Any, ...]], beside: FromClause, sku: ColumnElement[str]
+) -> Select[*tuple[Any, ...]]:
+    """Select the item of the SKU that stands in a row, by a look-up of its own.
+
+    A join would do, but for what PostgreSQL may believe: a vacuum amid a great import takes the
+    table for empty, and then every row would be held against every other.
+    """
+    return item.where(items.c.sku == sku).limit(1).correlate(beside)
 
 
 async def driver_connection(session: AsyncSession) -> asyncpg.Connection:

@@ -27,6 +27,8 @@ _SWITCH = (
     "FROM unnest(ARRAY['enable_hashjoin', 'enable_mergejoin', 'enable_seqscan']) AS name"
 )
 
+_COUNTED = "{new:,} new, {changed:,} changed, {unchanged:,} unchanged, {refused:,} refused."
+
 What = Callable[[Stage, applying.Statement], applying.Statement]
 
 
@@ -180,6 +182,7 @@ class _Import:
         may_apply = await self._may_write()
         found = await report_of(self.session, self.stage, self.dialect, self.changes, self.rows)
         report = {"mode": self.run.params["mode"], "applied": may_apply, **found}
+        self.run.say(_COUNTED.format(**report))
         if self._is_to_apply and not may_apply:
             raise JobRefused(_sentence(refused, self.rows), result=report)
         return report
