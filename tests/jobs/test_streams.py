@@ -4,6 +4,7 @@ import asyncio
 import re
 from uuid import uuid4
 
+import httpx2
 import orjson
 import pytest
 from sqlalchemy import text
@@ -266,3 +267,14 @@ async def test_streams_go_on_though_the_server_lost_its_connections(
 async def test_a_job_that_nobody_knows_is_no_stream(server, editor):
     for path in ("stream", "log"):
         assert (await server.open(editor, f"/v1/jobs/{uuid4()}/{path}")).status == 404
+
+
+@pytest.mark.parametrize("path", ["stream", "log"])
+async def test_who_asks_for_the_head_alone_waits_for_nothing(server, api, editor, ask, path):
+    job = await ask("walk")
+    headers = {"Authorization": f"Bearer {api.tokens[editor.id]}"}
+    url = f"http://127.0.0.1:{server.port}/v1/jobs/{job.id}/{path}"
+    async with httpx2.AsyncClient(timeout=3) as client:
+        reply = await client.head(url, headers=headers)
+    assert reply.status_code == 200
+    assert reply.headers["content-type"].startswith("text/")

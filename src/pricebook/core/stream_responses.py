@@ -43,12 +43,16 @@ class OpenStream(Response):
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve the stream to its end."""
+        head = {"type": "http.response.start", "status": 200, "headers": self.raw_headers}
+        if scope["pricebook.exchange"].is_head:
+            await send(head)
+            await send({"type": "http.response.body"})
+            return
         abort = scope.get(ABORT, lambda: None)
         with self._streams.open(self.form, self._caller, abort) as stream:
             async with self._source(stream) as backlog:
                 # It waits far more than it works, and is counted among the streams instead.
                 scope["pricebook.exchange"].step_aside()
-                head = {"type": "http.response.start", "status": 200, "headers": self.raw_headers}
                 await send(head)
                 # A task of its own: to wake this one, with all the frames below it, costs more.
                 serving = asyncio.create_task(stream.serve(send, backlog))
