@@ -214,7 +214,7 @@ async def test_refused_rows_stop_it_all_and_are_mended_and_sent_again(
     shell.write("list.csv", PARTLY_WRONG)
     ended = await shell.run("import", "list.csv")
     assert ended.code == 1
-    assert "Nothing was changed: 1 of 3 rows is refused" in ended.out
+    assert "Not done: 1 of 3 rows is refused" in ended.out
     assert await prices() == {}
     assert shell.files() == {"list.csv", "list.csv.errors.csv"}
     shell.write("mended.csv", shell.read("list.csv.errors.csv").replace("cheap", "8"))

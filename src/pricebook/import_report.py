@@ -108,7 +108,7 @@ def _conclusion(job: Mapping[str, Any], report: Report, errors_path: Path | None
     if job["status"] == "cancelled":
         yield "Cancelled: nothing was changed."
     elif job["status"] != "succeeded":
-        yield f"Nothing was changed: {job['error']}"
+        yield f"Not done: {job['error']}"
     elif not report["applied"]:
         yield "Nothing was changed: this was a dry run."
     else:

@@ -2,8 +2,9 @@
 
 import asyncio
 import time
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from statistics import median
 
 from tests.benchmarks import psql
@@ -90,26 +91,32 @@ def _compared(
 
 
 async def _measure_others(field: Field, token: str, item_ids: Sequence[str]) -> list[Finding]:
-    """Read items one by one: in quiet, and while exports begin again as soon as they end."""
+    """Read items one by one: in quiet, amid exports, and amid as many psql, which only compute."""
     reads = [request("GET", f"/v1/items/{item_id}", token) for item_id in item_ids]
     growth = Growth(field.pricebook.pid)
     async with connections(field.pricebook.port, _READERS) as readers:
         pacer = Pacer(readers, reads)
         quiet = await pacer.run(_READS_A_SECOND, asyncio.sleep(_SECONDS))
-        busy = await pacer.run(_READS_A_SECOND, _export_all_the_time(field, token))
-    idle, crowded = quiet.percentile(0.99), busy.percentile(0.99)
-    shown = f"{crowded:.1f} ms; quiet {idle:.1f} ms, {_READS_A_SECOND} reads/s"
+        busy = await pacer.run(_READS_A_SECOND, _at_once(lambda: _export(field, token, _USUAL)))
+        grown = growth.megabytes
+        copy = partial(asyncio.to_thread, psql.run, field.settings, _COPY)
+        beside = await pacer.run(_READS_A_SECOND, _at_once(copy))
+    idle, crowded, computing = (one.percentile(0.99) for one in (quiet, busy, beside))
+    shown = f"{crowded:.1f} ms; in quiet {idle:.1f}, amid {_AT_ONCE} psql {computing:.1f}"
     return [
-        at_most(3, crowded / idle, f"times p99 of an item in quiet, {_AT_ONCE} exports: {shown}"),
-        at_most(30, growth.megabytes, f"MB more in the API process at most, {_AT_ONCE} at once"),
+        at_most(
+            3, crowded / idle, f"times p99 of an item in quiet, amid {_AT_ONCE} exports: {shown}"
+        ),
+        at_most(30, grown, f"MB more in the API process at most, {_AT_ONCE} exports at once"),
     ]
 
 
-async def _export_all_the_time(field: Field, token: str) -> None:
+async def _at_once(export: Callable[[], Awaitable[object]]) -> None:
+    """Export several times at once, again and again for a while."""
     ends_at = time.perf_counter() + _SECONDS
 
     async def keep_on() -> None:
         while time.perf_counter() < ends_at:
-            await _export(field, token, _USUAL)
+            await export()
 
     await asyncio.gather(*(keep_on() for _ in range(_AT_ONCE)))
