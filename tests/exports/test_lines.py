@@ -216,6 +216,24 @@ async def test_postgresql_guards_as_python_does(session, texts):
     ]
 
 
+@pytest.mark.parametrize(
+    ("tags", "cell"),
+    [
+        ([], '"\'"'),
+        (["=1", "b"], '"\'=1;b"'),
+        (["b", "=1"], '"b;=1"'),
+        (["-"], '"\'-"'),
+        (["'x"], "\"''x\""),
+        (["7"], '"7"'),
+        # No client can send an empty tag; what is in the table all the same comes back as it is.
+        (["", "=x"], '";=x"'),
+    ],
+)
+async def test_joined_tags_are_guarded_as_one_cell(export, editor, make_item, tags, cell):
+    await make_item(tags=tags)
+    assert (await export(editor, fields="tags")).text == f"tags\r\n{cell}\r\n"
+
+
 async def test_a_moment_in_a_cell_is_the_one_of_the_list(api, export, admin, session):
     user = await session.get(User, admin.id)
     user.email_verified_at = datetime(2026, 1, 31, 9, tzinfo=UTC)

@@ -62,7 +62,8 @@ def _csv_line(columns: Sequence[InstrumentedAttribute[Any]], form: CsvForm) -> C
 def _cell(column: InstrumentedAttribute[Any], before: str, form: CsvForm) -> ColumnElement[str]:
     """Return a cell with the delimiter before it, which is all that there is of a null."""
     if isinstance(column.type, ARRAY):
-        cell = _quoted(func.array_to_string(column, _text(";")), before, form)
+        joined = func.array_to_string(column, _text(";"))
+        cell = _quoted(joined, before, form, func.coalesce(column[1], _text("")))
     elif isinstance(column.type, Text):
         cell = _quoted(column.expression, before, form)
     elif isinstance(column.type, DateTime):
@@ -72,11 +73,16 @@ def _cell(column: InstrumentedAttribute[Any], before: str, form: CsvForm) -> Col
     return func.coalesce(cell, _text(before)) if column.nullable else cell
 
 
-def _quoted(text: ColumnElement[str], before: str, form: CsvForm) -> ColumnElement[str]:
+def _quoted(
+    text: ColumnElement[str],
+    before: str,
+    form: CsvForm,
+    beginning: ColumnElement[str] | None = None,
+) -> ColumnElement[str]:
     quote = _text('"')
     begin: ColumnElement[str] = _text(before + '"')
     if form.is_guarded:
-        begin = case((needs_guard(text), _text(before + '"' + MARK)), else_=begin)
+        begin = case((needs_guard(text, beginning), _text(before + '"' + MARK)), else_=begin)
     return begin + func.replace(text, quote, _text('""')) + quote
 
 

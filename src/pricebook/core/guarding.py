@@ -26,9 +26,15 @@ def unguard(cell: str) -> str:
     return cell[1:] if is_guarded else cell
 
 
-def needs_guard(text: ColumnElement[str]) -> ColumnElement[bool]:
-    """Have PostgreSQL tell whether `guard` changes a text; null for null."""
-    may_begin_so = text.collate("C") < literal_column(f"'{_FIRST_HARMLESS}'", Text())
+def needs_guard(
+    text: ColumnElement[str], beginning: ColumnElement[str] | None = None
+) -> ColumnElement[bool]:
+    """Have PostgreSQL tell whether `guard` changes a text; null for null.
+
+    A `beginning` of the text, be it empty, saves making the text itself where it is harmless.
+    """
+    looked_at = text if beginning is None else beginning
+    may_begin_so = looked_at.collate("C") < literal_column(f"'{_FIRST_HARMLESS}'", Text())
     return may_begin_so & (func.strpos(_ALL_GUARDED, func.left(text, 1)) > 0)
 
 
