@@ -67,18 +67,20 @@ async def measure_imports(field: Field, token: str, rows: int) -> list[Finding]:
     references = []
     access = Access(URL(f"http://127.0.0.1:{field.pricebook.port}"), SecretStr(token))
     with _files(field.settings, rows) as stack, _worker(field.settings) as worker:
+        api, work = Growth(field.pricebook.pid), Growth(worker.pid)
         async with open_client(access) as client:
-            api, work = Growth(field.pricebook.pid), Growth(worker.pid)
             for _ in range(_ROUNDS):
                 references.append(await _copy(field.settings, stack))
                 await _empty(field.settings)
                 for kind, path in _plan(stack):
                     seconds[kind].append(await _import(client, path, kind, rows))
-    return [
-        *(_compared(kind, found, references, rows) for kind, found in seconds.items()),
-        at_most(30, work.megabytes, "MB more in the worker process at most"),
-        at_most(30, api.megabytes, "MB more in the API process at most, while it takes uploads"),
-    ]
+        return [
+            *(_compared(kind, found, references, rows) for kind, found in seconds.items()),
+            at_most(30, work.megabytes, "MB more in the worker process at most"),
+            at_most(
+                30, api.megabytes, "MB more in the API process at most, while it takes uploads"
+            ),
+        ]
 
 
 def _plan(stack: Stack) -> list[tuple[Kind, Path]]:
