@@ -15,10 +15,10 @@ from pricebook.items.models import Item
 from pricebook.jobs.models import Job, JobLogLine
 from pricebook.jobs.status import Status
 
-ROWS = 4_000
+ROWS = 2_000
 # Seconds after its start: while it is read, while it is written, and near its end.
-MOMENTS = (0.0, 0.03, 0.1, 0.2, 0.4, 0.6, 0.8, 1.2)
-SLOW_ROWS = 40_000
+MOMENTS = (0.0, 0.05, 0.15, 0.3, 0.5, 0.8)
+SLOW_ROWS = 20_000
 
 
 def file_at(price, rows=ROWS):
@@ -110,8 +110,7 @@ async def _is_begun(read_job, job):
 
 
 async def _is_writing(read_job, job):
-    found = await read_job(job)
-    return found.phase == "writing" and found.done > 0
+    return (await read_job(job)).phase == "writing"
 
 
 async def _is_over(read_job, job):
