@@ -23,7 +23,7 @@ from pricebook.core.embedded import Valkey
 from pricebook.core.idempotency import StoredAnswer
 from pricebook.core.queue import deserialize, serialize, worker_connection
 from pricebook.core.settings import RetentionSettings, Settings
-from pricebook.worker import prune, pruners
+from pricebook.housekeeping import prune, pruners
 
 PRUNERS = pruners(RetentionSettings())
 HEALTH_KEY = "arq:queue:health-check"

@@ -1,9 +1,8 @@
 """The worker process: arq, and what it wakes: the dispatcher and the runner of jobs."""
 
 import asyncio
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
-from functools import partial
 from typing import Any
 
 import structlog
@@ -11,11 +10,8 @@ import uvloop
 from arq import cron, func
 from arq.worker import Worker
 from redis.exceptions import RedisError
-from sqlalchemy.ext.asyncio import AsyncSession
 
-from pricebook.auth.service import prune_expired
-from pricebook.core import idempotency
-from pricebook.core.database import Database, is_outage, open_database
+from pricebook.core.database import Database, open_database
 from pricebook.core.dispatch import Dispatcher
 from pricebook.core.files import Files
 from pricebook.core.lanes import Lane
@@ -30,23 +26,17 @@ from pricebook.core.queue import (
     worker_connection,
 )
 from pricebook.core.sealing import Sealer
-from pricebook.core.settings import RetentionSettings, Settings, load_settings
-from pricebook.events import service as events
+from pricebook.core.settings import Settings, load_settings
 from pricebook.exports.tasks import export_file
+from pricebook.housekeeping import prune, pruners, secrets_tender, sweep, sweepers
 from pricebook.imports.tasks import import_items
-from pricebook.jobs.pruning import prune_jobs, prune_orphans
 from pricebook.jobs.run import Task, Tasks, Tools
 from pricebook.jobs.runner import Runner
-from pricebook.notifications import service as notifications
 from pricebook.notifications.lane import MailLane
 from pricebook.subscriptions import SUBSCRIPTIONS
-from pricebook.webhooks import deliveries
 from pricebook.webhooks.lane import WebhookLane
-from pricebook.webhooks.service import tend_secrets
 
 Context = dict[str, Any]
-Pruner = Callable[[AsyncSession], Awaitable[int]]
-Sweeper = Callable[[Database], Awaitable[int]]
 
 _JOB_TIMEOUT_SECONDS = 60
 _SWEEP_TIMEOUT_SECONDS = 600
@@ -61,30 +51,6 @@ TASKS: Tasks = {
 """Every kind of job, and who does it."""
 
 log = structlog.get_logger(__name__)
-
-
-def pruners(retention: RetentionSettings) -> Sequence[Pruner]:
-    """Return what the hourly housekeeping deletes: each takes a session, and tells how many rows.
-
-    It is called, a transaction each time, until it finds no more; so it may delete in batches.
-    """
-    return (
-        idempotency.prune,
-        prune_expired,
-        partial(events.prune, days=retention.events_days),
-        partial(deliveries.prune, days=retention.deliveries_days),
-        partial(notifications.prune_notifications, days=retention.notifications_days),
-        partial(notifications.prune_mails, days=retention.deliveries_days),
-    )
-
-
-def sweepers(settings: Settings) -> Sequence[Sweeper]:
-    """Return what deletes files each hour: no transaction is open while it does."""
-    files = Files(settings)
-    return (
-        partial(prune_jobs, files=files, days=settings.retention.jobs_days),
-        partial(prune_orphans, files=files),
-    )
 
 
 def make_lanes(settings: Settings, database: Database) -> Sequence[Lane[Any, Any]]:
@@ -104,50 +70,6 @@ async def start_jobs(ctx: Context) -> None:
     runner.wake()
 
 
-async def prune(ctx: Context) -> None:
-    """Delete what has expired; what cannot be deleted now is left to the next hour."""
-    database: Database = ctx["database"]
-    for pruner in ctx["pruners"]:
-        name = _name_of(pruner)
-        try:
-            rows = await _prune_all(database, pruner)
-        except Exception as error:
-            if not is_outage(error):
-                raise
-            log.warning("nothing pruned, the database is away", pruner=name)
-        else:
-            log.info("pruned", pruner=name, rows=rows)
-
-
-async def sweep(ctx: Context) -> None:
-    """Delete files that are no longer kept, and what tells of them; the next hour does the rest."""
-    for sweeper in ctx["sweepers"]:
-        name = _name_of(sweeper)
-        try:
-            count = await sweeper(ctx["database"])
-        except Exception as error:
-            if not is_outage(error):
-                raise
-            log.warning("nothing swept, the database or the files are away", sweeper=name)
-        else:
-            log.info("swept", sweeper=name, count=count)
-
-
-async def _prune_all(database: Database, pruner: Pruner) -> int:
-    rows = 0
-    while True:
-        async with database.sessions.begin() as session:
-            deleted = await pruner(session)
-        if not deleted:
-            return rows
-        rows += deleted
-
-
-def _name_of(pruner: Pruner | Sweeper) -> str:
-    function = pruner.func if isinstance(pruner, partial) else pruner
-    return f"{function.__module__}.{function.__name__}"
-
-
 def make_worker(settings: Settings, database: Database, dispatcher: Dispatcher) -> Worker:
     """Make the worker, within the loop that it is to run on."""
     return Worker(
@@ -162,10 +84,7 @@ def make_worker(settings: Settings, database: Database, dispatcher: Dispatcher) 
             "database": database,
             "dispatcher": dispatcher,
             "sweepers": sweepers(settings),
-            "pruners": (
-                *pruners(settings.retention),
-                partial(tend_secrets, sealer=Sealer(settings)),
-            ),
+            "pruners": (*pruners(settings.retention), secrets_tender(settings)),
         },
         job_serializer=serialize,
         job_deserializer=deserialize,

@@ -14,8 +14,8 @@ from pricebook.events import queries
 from pricebook.events.position import Place, Position, Span
 from pricebook.events.schemas import EventOut
 from pricebook.events.service import prune
+from pricebook.housekeeping import pruners
 from pricebook.users.events import UserDisabled
-from pricebook.worker import pruners
 
 
 async def pages(client, **params):

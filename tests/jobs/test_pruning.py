@@ -14,10 +14,10 @@ from pricebook.core.database import Database
 from pricebook.core.files import FileMissingError, Files, FilesAwayError
 from pricebook.core.principal import Principal, Role
 from pricebook.core.settings import FileSettings, RetentionSettings
+from pricebook.housekeeping import sweep, sweepers
 from pricebook.jobs.models import Job
 from pricebook.jobs.pruning import prune_jobs, prune_orphans
 from pricebook.jobs.service import NewJob, enqueue
-from pricebook.worker import sweep, sweepers
 
 TWO_DAYS = timedelta(days=2).total_seconds()
 

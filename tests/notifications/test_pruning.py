@@ -6,9 +6,9 @@ from uuid import uuid4
 from sqlalchemy import func, insert, literal, select
 
 from pricebook.core.settings import RetentionSettings
+from pricebook.housekeeping import pruners
 from pricebook.notifications import service
 from pricebook.notifications.models import Mail, Notification
-from pricebook.worker import pruners
 
 
 def ago(days):
