@@ -254,6 +254,15 @@ async def test_a_file_that_turns_out_not_to_be_utf8_is_windows_1252(do_import, i
     assert (await items())["U"].name == "Größe"
 
 
+async def test_a_file_that_cannot_be_read_to_its_end_changes_nothing(do_import, items):
+    rows = [f"{number},Nail,1,EUR" for number in range(20_000)] + ["U,Größe,1,EUR"]
+    sent = (HEAD + "\n".join(rows)).encode("windows-1252")
+    job = await do_import(sent, encoding="utf-8")
+    assert job.status == "failed"
+    assert job.error.startswith("Line 20002 is not utf-8")
+    assert await items() == {}
+
+
 async def test_a_file_that_is_gone_is_asked_for_again(ask, finish, files):
     job = await ask(HEAD)
     await files.delete([job.params["file"]])
