@@ -151,8 +151,10 @@ def test_the_rules_of_a_part_are_those_of_the_whole():
         ("1.234,50", "comma", "must be without thousands separators, such as 1234,50"),
         ("1.234", "comma", "must be without thousands separators, such as 1234,50"),
         ("12.50", "comma", "must have a decimal comma, such as 12,50"),
-        ("-1", "point", "Input should be greater than or equal to 0"),
-        ("1.23456", "point", "Decimal input should have no more than 4 decimal places"),
+        ("-1", "point", "must be 0 or more"),
+        ("1.23456", "point", "must have at most 4 places after the point"),
+        ("1,23456", "comma", "must have at most 4 places after the comma"),
+        ("12345678901", "point", "must have at most 10 digits before the point"),
         ("", "point", "must not be empty"),
     ],
 )
@@ -162,6 +164,12 @@ async def test_a_refused_price_is_explained(do_import, value, decimal, words):
     assert job.result["refusals"] == [
         {"line": 2, "column": "price", "value": value, "detail": words}
     ]
+
+
+async def test_a_currency_that_is_none_is_explained(do_import):
+    job = await do_import(written([{**PLAIN, "sku": "A", "currency": "EURO"}], PLAIN))
+    (refusal,) = job.result["refusals"]
+    assert refusal["detail"] == "must be a code of ISO 4217, such as EUR"
 
 
 async def test_a_refused_tag_is_shown_alone_and_a_long_value_in_part(do_import):

@@ -96,7 +96,29 @@ _DEFAULTS = {"tax_rate": ItemIn.model_fields["tax_rate"].default}
 def _refusal(found: Mapping[str, Any], name: str, text: str, habits: Habits) -> Refusal:
     where = found["loc"][1:]
     shown = text.split(";")[where[0]] if name == "tags" and where else text
-    words = str(found["msg"]).removeprefix("Value error, ")
+    words = _words(found, name)
     if name in _AMOUNTS and habits.has_decimal_comma:
-        words = words.replace(*_EXAMPLES)
+        words = words.replace(*_EXAMPLES).replace("point", "comma")
     return Refusal(name, shown[:_SHOWN_CHARACTERS], words)
+
+
+_WORDS = {
+    "decimal_max_places": "must have at most {decimal_places} places after the point",
+    "decimal_whole_digits": "must have at most {whole_digits} digits before the point",
+    "decimal_max_digits": "must have at most {max_digits} digits",
+    "greater_than_equal": "must be {ge} or more",
+    "less_than_equal": "must be {le} or less",
+    "string_too_long": "must have at most {max_length} characters",
+    "string_too_short": "must not be empty",
+    "too_long": "must be at most {max_length}",
+}
+_NO_CURRENCY = "must be a code of ISO 4217, such as EUR"
+
+
+def _words(found: Mapping[str, Any], name: str) -> str:
+    """Say what is wrong as one who keeps a table would; what is not foreseen, as the API does."""
+    if name == "currency":
+        return _NO_CURRENCY
+    if (words := _WORDS.get(found["type"])) is not None:
+        return words.format(**found["ctx"])
+    return str(found["msg"]).removeprefix("Value error, ")
