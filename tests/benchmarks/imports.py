@@ -15,7 +15,7 @@ from tests.benchmarks import psql
 from tests.benchmarks.data import COLUMNS, ROWS, connected
 from tests.benchmarks.deliveries import worker_environment
 from tests.benchmarks.findings import Finding, at_least, at_most
-from tests.benchmarks.memory import Growth
+from tests.benchmarks.memory import Growth, wait_until_idle
 from tests.benchmarks.servers import Field
 from yarl import URL
 
@@ -26,7 +26,6 @@ from pricebook.core.spawn import Child, Service
 _ROUNDS = 2
 _TICK_SECONDS = 0.05
 _STOP_SECONDS = 20
-_STARTING_SECONDS = 3.0
 _WORKER = (sys.executable, "-m", "pricebook.worker")
 
 _CSV = r"\copy (SELECT {shown} FROM ({rows})) TO STDOUT (FORMAT csv, HEADER)"
@@ -113,8 +112,8 @@ def _flat(command: str) -> str:
 def _worker(settings: Settings) -> Iterator[Service]:
     worker = Service("worker", Child(_WORKER, env=worker_environment(settings)))
     worker.launch()
-    time.sleep(_STARTING_SECONDS)
     try:
+        wait_until_idle(worker.pid)
         yield worker
     finally:
         worker.ask_to_stop()

@@ -1,8 +1,10 @@
 """How much memory a process needs: what it holds now, and the most it ever held, from /proc."""
 
+import time
 from pathlib import Path
 
 MEGABYTE = 1e6
+_SETTLED_SECONDS = 3.0
 
 
 def resident_bytes(pid: int) -> int:
@@ -18,6 +20,14 @@ def peak_bytes(pid: int) -> int:
 def forget_peak(pid: int) -> None:
     """Let the peak begin at what is held now (proc_pid_clear_refs(5))."""
     Path(f"/proc/{pid}/clear_refs").write_text("5")
+
+
+def wait_until_idle(pid: int) -> None:
+    """Wait until a process that starts has loaded all that it begins with."""
+    before = 0
+    while (now := resident_bytes(pid)) > before:
+        before = now
+        time.sleep(_SETTLED_SECONDS)
 
 
 class Growth:
