@@ -8,11 +8,11 @@ from typing import Annotated, Literal
 import typer
 from pydantic import SecretStr, ValidationError
 
+from pricebook.commands.jobs_cli import app as jobs
+from pricebook.commands.options import Url
 from pricebook.core.errors import PricebookError
 from pricebook.core.mendable import MendableError
 from pricebook.core.settings import Settings, load_settings
-from pricebook.jobs_cli import app as jobs
-from pricebook.options import Url
 
 Delimiter = Literal["comma", "semicolon", "tab"]
 
@@ -156,8 +156,8 @@ def export(  # noqa: PLR0913 -- each option is a parameter of the API
 
     It asks as the key in PRICEBOOK_API_KEY, or for your address and password.
     """
-    from pricebook import export_command as command
-    from pricebook.core.client import find_access, query_of
+    from pricebook.commands import exports as command
+    from pricebook.commands.client import find_access, query_of
 
     asked = {
         "fields": fields,
@@ -218,8 +218,8 @@ def import_(  # noqa: PLR0913 -- each option is a parameter of the API
 
     It ends with 1 if a row was refused.
     """
-    from pricebook import import_command as command
-    from pricebook.core.client import find_access, query_of
+    from pricebook.commands import imports as command
+    from pricebook.commands.client import find_access, query_of
 
     asked = {
         "mode": "dry-run" if dry_run else "apply",

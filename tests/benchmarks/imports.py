@@ -19,7 +19,7 @@ from tests.benchmarks.memory import Growth, wait_until_idle
 from tests.benchmarks.servers import Field
 from yarl import URL
 
-from pricebook.core.client import Access, Client, open_client
+from pricebook.commands.client import Access, Client, open_client
 from pricebook.core.settings import Settings
 from pricebook.core.spawn import Child, Service
 

@@ -11,10 +11,10 @@ import aiohttp
 import typer
 import zstandard
 
-from pricebook.core.client import Access, Client, open_client
+from pricebook.commands.client import Access, Client, open_client
+from pricebook.commands.progress_bar import progress_bar
+from pricebook.commands.records import CsvCounter, LineCounter
 from pricebook.core.mendable import MendableError
-from pricebook.core.records import CsvCounter, LineCounter
-from pricebook.progress_bar import progress_bar
 
 Write = Callable[[bytes], object]
 

@@ -12,11 +12,11 @@ from typing import BinaryIO
 import typer
 import zstandard
 
-from pricebook.core.client import Access, ApiRefusedError, Client, open_client
+from pricebook.commands.client import Access, ApiRefusedError, Client, open_client
+from pricebook.commands.following import Job, is_over, states
+from pricebook.commands.progress_bar import Bar, progress_bar
+from pricebook.commands.report import print_report
 from pricebook.core.mendable import MendableError
-from pricebook.following import Job, is_over, states
-from pricebook.import_report import print_report
-from pricebook.progress_bar import Bar, progress_bar
 
 _STDIN = Path("-")
 _CHUNK_BYTES = 512 * 1024

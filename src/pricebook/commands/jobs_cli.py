@@ -7,7 +7,7 @@ from uuid import UUID
 
 import typer
 
-from pricebook.options import Url
+from pricebook.commands.options import Url
 
 app = typer.Typer(help="Long work: how far it is, and what has become of it.")
 
@@ -26,8 +26,8 @@ def list_(
     url: Url = None,
 ) -> None:
     """List your jobs, newest first; admins see all."""
-    from pricebook import jobs_command as command
-    from pricebook.core.client import query_of
+    from pricebook.commands import jobs as command
+    from pricebook.commands.client import query_of
 
     query = query_of({"status": status, "kind": kind, "limit": str(limit)})
     _run(lambda access: command.list_jobs(access, query), url)
@@ -36,7 +36,7 @@ def list_(
 @app.command()
 def show(job_id: JobId, *, url: Url = None) -> None:
     """Show a job, and what it found."""
-    from pricebook import jobs_command as command
+    from pricebook.commands import jobs as command
 
     _run(lambda access: command.show(access, job_id), url)
 
@@ -44,7 +44,7 @@ def show(job_id: JobId, *, url: Url = None) -> None:
 @app.command()
 def watch(job_id: JobId, *, url: Url = None) -> None:
     """Watch a job to its end. Ctrl-C ends the watching, not the job; 1 if it does not succeed."""
-    from pricebook import jobs_command as command
+    from pricebook.commands import jobs as command
 
     if not _run(lambda access: command.watch(access, job_id), url):
         raise typer.Exit(1)
@@ -60,7 +60,7 @@ def log(
     url: Url = None,
 ) -> None:
     """Print what a job says, as it says it."""
-    from pricebook import jobs_command as command
+    from pricebook.commands import jobs as command
 
     _run(lambda access: command.print_log(access, job_id, is_followed=not no_follow), url)
 
@@ -68,7 +68,7 @@ def log(
 @app.command()
 def cancel(job_id: JobId, *, url: Url = None) -> None:
     """Cancel a job; nothing of it stays."""
-    from pricebook import jobs_command as command
+    from pricebook.commands import jobs as command
 
     _run(lambda access: command.cancel(access, job_id), url)
 
@@ -76,13 +76,13 @@ def cancel(job_id: JobId, *, url: Url = None) -> None:
 @app.command()
 def retry(job_id: JobId, *, url: Url = None) -> None:
     """Do a job again that failed or was cancelled, from its beginning."""
-    from pricebook import jobs_command as command
+    from pricebook.commands import jobs as command
 
     _run(lambda access: command.retry(access, job_id), url)
 
 
 def _run(do: Callable[[Any], Coroutine[Any, Any, Any]], url: str | None) -> Any:  # noqa: ANN401 -- what `do` returns
-    from pricebook.core.client import find_access
+    from pricebook.commands.client import find_access
     from pricebook.core.settings import load_settings
 
     return asyncio.run(do(find_access(load_settings(), url)))

@@ -7,7 +7,7 @@ import json
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pricebook.core.records import CsvCounter, LineCounter
+from pricebook.commands.records import CsvCounter, LineCounter
 
 CELLS = st.text(alphabet='a",;\r\n\t é', max_size=8)
 ROWS = st.lists(st.lists(CELLS, min_size=1, max_size=3), max_size=6)

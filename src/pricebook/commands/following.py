@@ -8,7 +8,7 @@ from contextlib import aclosing
 from http import HTTPStatus
 from typing import Any
 
-from pricebook.core.client import ApiAwayError, ApiRefusedError, Client
+from pricebook.commands.client import ApiAwayError, ApiRefusedError, Client
 from pricebook.core.mendable import MendableError
 
 Job = dict[str, Any]

@@ -12,9 +12,9 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from pricebook.core.client import Access, ApiAwayError, Client, Params, open_client
-from pricebook.following import Job, is_over, states
-from pricebook.progress_bar import progress_bar
+from pricebook.commands.client import Access, ApiAwayError, Client, Params, open_client
+from pricebook.commands.following import Job, is_over, states
+from pricebook.commands.progress_bar import progress_bar
 
 # Wide enough for a log, which has no width of its own.
 _WIDTH_OF_A_LOG = 140
