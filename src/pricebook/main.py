@@ -23,6 +23,7 @@ from pricebook.core.security import PasswordHasher
 from pricebook.core.settings import Settings
 from pricebook.core.snapshots import SnapshotPool
 from pricebook.core.streaming import Streams
+from pricebook.core.traffic import Traffic
 from pricebook.core.uploads import Uploads
 from pricebook.events.follower import Follower
 from pricebook.jobs.follower import Follower as JobFollower
@@ -64,10 +65,12 @@ def create_app(settings: Settings) -> FastAPI:
     install_problems(app)
     include_routers(app)
     app.state.route_table = RouteTable(app)
+    app.state.traffic = Traffic()
     app.add_middleware(
         RequestMiddleware,
         settings.http,
         access_log=settings.log.access,
+        traffic=app.state.traffic,
         uploads=dict.fromkeys(UPLOADS, settings.imports.max_bytes),
     )
     return app
@@ -139,7 +142,8 @@ async def _streams(app: FastAPI, settings: Settings) -> AsyncIterator[None]:
 
 @asynccontextmanager
 async def _downloads(app: FastAPI, settings: Settings) -> AsyncIterator[None]:
-    pool = SnapshotPool(settings, "pricebook-exports", settings.exports.at_once)
+    is_busy = app.state.traffic.is_busy
+    pool = SnapshotPool(settings, "pricebook-exports", settings.exports.at_once, is_busy)
     app.state.downloads = Downloads(settings.exports, pool)
     yield
     pool.close()

@@ -201,11 +201,11 @@ async def test_a_file_is_applied_and_a_second_time_changes_nothing(
     shell.write("list.csv", GOOD)
     ended = await shell.run("import", "list.csv")
     assert (ended.code, ended.said) == (0, "")
-    assert "Done: 2 items are new, 0 changed." in ended.out
+    assert "Done: 2 new, 0 changed." in ended.out
     assert await prices() == {"A-1": "12.5000", "A-2": "8.0000"}
     again = await shell.run("import", "-", sent=GOOD.encode())
     assert again.code == 0, again.said
-    assert "Done: 0 items are new, 0 changed." in again.out
+    assert "Done: 0 new, 0 changed." in again.out
 
 
 async def test_refused_rows_stop_it_all_and_are_mended_and_sent_again(

@@ -48,6 +48,14 @@ async def read(pool, length=100):
     return blocks
 
 
+async def test_blocks_are_smaller_while_others_wait_for_their_answers(settings, pool):
+    busy = SnapshotPool(settings, "tests-snapshots", 1, is_busy=lambda: True)
+    # The first one is small in any case.
+    large, small = (await read(pool))[1:], (await read(busy))[1:]
+    busy.close()
+    assert max(map(len, small)) <= 64 * 1024 < max(map(len, large)) <= 512 * 1024
+
+
 async def test_no_more_snapshots_than_its_size(pool):
     async with pool.snapshot(), pool.snapshot():
         with pytest.raises(TooManySnapshots):

@@ -112,7 +112,7 @@ def _conclusion(job: Mapping[str, Any], report: Report, errors_path: Path | None
     elif not report["applied"]:
         yield "Nothing was changed: this was a dry run."
     else:
-        yield f"Done: {report['new']:,} items are new, {report['changed']:,} changed."
+        yield f"Done: {report['new']:,} new, {report['changed']:,} changed."
 
 
 def _shown(text: str) -> str:

@@ -18,6 +18,7 @@ from pricebook.core.database import is_outage
 from pricebook.core.errors import PricebookError, TooLarge, Unavailable, UnsupportedMediaType
 from pricebook.core.problems import InternalError, problem
 from pricebook.core.settings import HttpSettings
+from pricebook.core.traffic import Traffic
 
 _SANE_ID = re.compile(rb"[A-Za-z0-9._:-]{8,128}")
 
@@ -51,9 +52,13 @@ class RequestMiddleware:
         settings: HttpSettings,
         *,
         access_log: bool,
+        traffic: Traffic,
         uploads: Mapping[str, int] | None = None,
     ) -> None:
-        """Surround `app`. A POST to a path of `uploads` may be packed, and as large as it says."""
+        """Surround `app`, and tell `traffic` of each request.
+
+        A POST to a path of `uploads` may be packed, and as large as it says.
+        """
         self._app = app
         self._settings = settings
         self._usual = _Limits(settings.max_body_bytes)
@@ -61,6 +66,7 @@ class RequestMiddleware:
             path: _Limits(most, may_be_packed=True) for path, most in (uploads or {}).items()
         }
         self._access_log = access_log
+        self._traffic = traffic
         self._under_way = 0
         # Around the net for errors too, so that a page may read why it was refused.
         self._serve: ASGIApp = self._catch
@@ -75,6 +81,7 @@ class RequestMiddleware:
         exchange = _Exchange(scope, receive, send, self._limits_of(scope), self._step_out)
         enter_context(exchange.context)
         self._under_way += 1
+        self._traffic.note()
         try:
             inner = exchange.scope_of(scope, self._settings.root_path)
             await self._serve(inner, exchange.receive, exchange.send)

@@ -5,7 +5,8 @@ long the list is, and all of it is as of one moment, however long that takes.
 """
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator, Mapping
+import time
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager, suppress
 from typing import Any
 
@@ -21,6 +22,8 @@ from pricebook.core.settings import Settings
 _FIRST_ROWS = 200
 _MOST_ROWS = 5_000
 _BLOCK_BYTES = 512 * 1024
+# While others wait for their answers: what they may have to wait for is a block.
+_POLITE_BLOCK_BYTES = 64 * 1024
 
 
 class TooManySnapshots(Unavailable):
@@ -30,7 +33,7 @@ class TooManySnapshots(Unavailable):
 class Snapshot:
     """One moment of the database, read line by line."""
 
-    def __init__(self, connection: Connection, turns: asyncio.Semaphore) -> None:
+    def __init__(self, connection: Connection, turns: "_Turns") -> None:
         """Read on a connection in a transaction; all that share `turns` fetch one at a time."""
         self._connection = connection
         self._turns = turns
@@ -55,7 +58,7 @@ class Snapshot:
             self._fetching.add_done_callback(lambda one: one.cancelled() or one.exception())
             self.rows += len(rows)
             block = "".join([row[0] for row in rows]).encode()
-            ahead = max(1, min(_MOST_ROWS, _BLOCK_BYTES * len(rows) // len(block)))
+            ahead = max(1, min(_MOST_ROWS, self._turns.block_bytes * len(rows) // len(block)))
             yield block
             rows = await self._fetching
         self._fetching = None
@@ -68,16 +71,46 @@ class Snapshot:
         return False
 
     async def _fetch(self, cursor: Any, count: int) -> list[asyncpg.Record]:  # noqa: ANN401 -- asyncpg has no types
-        async with self._turns:
+        async with self._turns.one():
             rows: list[asyncpg.Record] = await cursor.fetch(count)
             return rows
+
+
+class _Turns:
+    """One fetch at a time, and as much rest as work while the API is in use."""
+
+    def __init__(self, is_busy: Callable[[], bool]) -> None:
+        self._is_busy = is_busy
+        self._turn = asyncio.Semaphore()
+
+    @property
+    def block_bytes(self) -> int:
+        """How much to fetch in one turn."""
+        return _POLITE_BLOCK_BYTES if self._is_busy() else _BLOCK_BYTES
+
+    @asynccontextmanager
+    async def one(self) -> AsyncIterator[None]:
+        async with self._turn:
+            began = time.perf_counter()
+            yield
+            if self._is_busy():
+                await asyncio.sleep(time.perf_counter() - began)
 
 
 class SnapshotPool:
     """Connections for snapshots, and no more of them than its size."""
 
-    def __init__(self, settings: Settings, application: str, size: int) -> None:
-        """Describe the connections; none is opened before the first snapshot."""
+    def __init__(
+        self,
+        settings: Settings,
+        application: str,
+        size: int,
+        is_busy: Callable[[], bool] = lambda: False,
+    ) -> None:
+        """Describe the connections; none is opened before the first snapshot.
+
+        While `is_busy`, reading gives way to whatever else the process and PostgreSQL do.
+        """
         self._options: dict[str, Any] = {
             "dsn": asyncpg_url(settings),
             "timeout": settings.database.pool_timeout_seconds,
@@ -85,7 +118,7 @@ class SnapshotPool:
         }
         self._free = size
         self._idle: list[Connection] = []
-        self._turns = asyncio.Semaphore()
+        self._turns = _Turns(is_busy)
 
     @asynccontextmanager
     async def snapshot(self) -> AsyncIterator[Snapshot]:
