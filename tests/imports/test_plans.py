@@ -8,6 +8,7 @@ from pricebook.core.database import asyncpg_url
 from pricebook.imports import applying, checking
 from pricebook.imports.cells import Habits
 from pricebook.imports.staging import Slice, Stage, driver_connection
+from pricebook.imports.tasks import _by_index
 
 MANY = """
     INSERT INTO items (sku, name, price, currency)
@@ -38,9 +39,10 @@ async def test_items_are_looked_up_by_their_sku_though_the_list_is_taken_for_emp
     compiled = what(stage, rows).compile(dialect=session.bind.dialect)
     values = {**compiled.params, "sample_size": 20}
     connection = await driver_connection(session)
-    found = await connection.fetch(
-        f"EXPLAIN {compiled}", *[values[name] for name in compiled.positiontup]
-    )
+    async with _by_index(session):
+        found = await connection.fetch(
+            f"EXPLAIN {compiled}", *[values[name] for name in compiled.positiontup]
+        )
     lines = [line for (line,) in found if " on items " in line and "Insert" not in line]
     assert lines
     assert all("Index Scan using uq_items_sku on items" in line for line in lines)

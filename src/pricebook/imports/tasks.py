@@ -24,7 +24,8 @@ _LOCK = 7_226_431_908_501_377
 _FALLBACK = "windows-1252"
 _SWITCH = (
     "SELECT set_config(name, '{}', true) "
-    "FROM unnest(ARRAY['enable_hashjoin', 'enable_mergejoin', 'enable_seqscan']) AS name"
+    "FROM unnest(ARRAY['enable_bitmapscan', 'enable_hashjoin', 'enable_mergejoin', "
+    "'enable_seqscan']) AS name"
 )
 
 _COUNTED = "{new:,} new, {changed:,} changed, {unchanged:,} unchanged, {refused:,} refused."
