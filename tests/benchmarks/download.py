@@ -51,7 +51,7 @@ def _read(port: int, request: bytes) -> Download:
         began = time.perf_counter()
         connection.sendall(request)
         head = b""
-        while b"\r\n\r\n" not in head or head.endswith(b"\r\n\r\n"):
+        while not head.partition(b"\r\n\r\n")[2]:
             head += connection.recv(_BUFFER_BYTES)
         first_byte_at = time.perf_counter()
         assert head.startswith(b"HTTP/1.1 200 "), head

@@ -55,7 +55,7 @@ class RequestMiddleware:
         traffic: Traffic,
         uploads: Mapping[str, int] | None = None,
     ) -> None:
-        """Surround `app`, and tell `traffic` of each request.
+        """Surround `app`, and tell `traffic` of each request that has not stepped aside.
 
         A POST to a path of `uploads` may be packed, and as large as it says.
         """
@@ -81,11 +81,12 @@ class RequestMiddleware:
         exchange = _Exchange(scope, receive, send, self._limits_of(scope), self._step_out)
         enter_context(exchange.context)
         self._under_way += 1
-        self._traffic.note()
         try:
             inner = exchange.scope_of(scope, self._settings.root_path)
             await self._serve(inner, exchange.receive, exchange.send)
         finally:
+            if exchange.is_counted:
+                self._traffic.note()
             exchange.step_aside()
             if self._access_log:
                 exchange.log()
@@ -157,7 +158,6 @@ class _Exchange:
     __slots__ = (
         "_began",
         "_body_bytes_left",
-        "_is_counted",
         "_is_https",
         "_method",
         "_receive",
@@ -165,6 +165,7 @@ class _Exchange:
         "_step_out",
         "context",
         "headers",
+        "is_counted",
         "limits",
         "path",
         "status",
@@ -189,7 +190,7 @@ class _Exchange:
         self.limits = limits
         self._body_bytes_left = limits.body_bytes
         self._step_out = step_out
-        self._is_counted = True
+        self.is_counted = True
         self.context = RequestContext(_request_id(self.headers))
 
     def scope_of(self, scope: Scope, root_path: str) -> Scope:
@@ -242,8 +243,8 @@ class _Exchange:
 
     def step_aside(self) -> None:
         """Count among the requests under way no longer: it has ended, or streams from now on."""
-        if self._is_counted:
-            self._is_counted = False
+        if self.is_counted:
+            self.is_counted = False
             self._step_out()
 
     def log(self) -> None:

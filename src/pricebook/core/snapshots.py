@@ -20,7 +20,7 @@ from pricebook.core.settings import Settings
 # The first block is small, so that its first byte is there soon; the others are as large as pays,
 # and no larger, however long the lines are.
 _FIRST_ROWS = 200
-_MOST_ROWS = 5_000
+_MOST_ROWS = 5000
 _BLOCK_BYTES = 512 * 1024
 # While others wait for their answers: what they may have to wait for is a block.
 _POLITE_BLOCK_BYTES = 64 * 1024
@@ -56,6 +56,8 @@ class Snapshot:
             self._fetching = asyncio.create_task(self._fetch(cursor, ahead))
             # Whoever breaks off does not hear of its failure, and nobody is to miss that.
             self._fetching.add_done_callback(lambda one: one.cancelled() or one.exception())
+            # PostgreSQL works on it meanwhile.
+            await asyncio.sleep(0)
             self.rows += len(rows)
             block = "".join([row[0] for row in rows]).encode()
             ahead = max(1, min(_MOST_ROWS, self._turns.block_bytes * len(rows) // len(block)))
