@@ -25,7 +25,7 @@ from pricebook.imports.records import Records, breaks_in
 
 # A header must end within it.
 _HEAD_BYTES = 64 * 1024
-_PIECE_BYTES = 256 * 1024
+_PIECE_BYTES = 128 * 1024
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
