@@ -11,6 +11,7 @@ from pricebook.core.files import Files
 from pricebook.core.middleware import RequestMiddleware
 from pricebook.core.problems import install_problems
 from pricebook.core.settings import ExportSettings, FileSettings, Settings
+from pricebook.core.traffic import Traffic
 
 # More than one piece of the store, and no whole number of them.
 CONTENT = bytes(range(256)) * 10_000 + b"the end"
@@ -44,7 +45,7 @@ def site(own, files):
     app = FastAPI()
     app.state.settings = own
     install_problems(app)
-    app.add_middleware(RequestMiddleware, own.http, access_log=False)
+    app.add_middleware(RequestMiddleware, own.http, access_log=False, traffic=Traffic())
 
     @app.get("/{name}")
     async def read(request: Request, name: str) -> Response:

@@ -3,7 +3,7 @@
 import asyncio
 import sys
 from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import aclosing, contextmanager
+from contextlib import aclosing, contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -40,7 +40,7 @@ async def import_file(access: Access, sent: Sent) -> bool:
     with _reading(sent.path) as file:
         async with open_client(access) as client:
             with progress_bar() as bar:
-                job = await _upload(client, sent, file, bar)
+                job = await _job_of(client, sent, file, bar)
                 job = await _follow(client, job["id"], bar)
             errors_path = await _save_errors(client, job, sent)
     print_report(job, errors_path)
@@ -61,7 +61,22 @@ def _reading(path: Path) -> Iterator[BinaryIO]:
         yield file
 
 
-async def _upload(client: Client, sent: Sent, file: BinaryIO, bar: Bar) -> Job:
+async def _job_of(client: Client, sent: Sent, file: BinaryIO, bar: Bar) -> Job:
+    """Upload, and return the job. Ctrl-C breaks that off; once all is sent it cancels the job."""
+    is_sent = asyncio.Event()
+    uploading = asyncio.create_task(_upload(client, sent, file, bar, is_sent.set))
+    try:
+        return await asyncio.shield(uploading)
+    except asyncio.CancelledError:
+        if is_sent.is_set():
+            return await _cancelled(client, (await uploading)["id"], bar)
+        uploading.cancel()
+        raise
+
+
+async def _upload(
+    client: Client, sent: Sent, file: BinaryIO, bar: Bar, on_end: Callable[[], None]
+) -> Job:
     """Send the file as it is read. The API is asked first whether it wants it at all."""
     size = sent.path.stat().st_size if sent.path != _STDIN else None
 
@@ -77,11 +92,11 @@ async def _upload(client: Client, sent: Sent, file: BinaryIO, bar: Bar) -> Job:
     job: Job
     try:
         async with asyncio.timeout(_ANSWER_SECONDS) as limit:
-            body = _packed(file, show, on_begin=lambda: limit.reschedule(None))
+            body = _packed(file, show, on_end, on_begin=lambda: limit.reschedule(None))
             job = await post(data=body, expect100=True)
     except TimeoutError:
         # Whatever is on the way does not pass the question on (RFC 9110, section 10.1.1).
-        job = await post(data=_packed(file, show))
+        job = await post(data=_packed(file, show, on_end))
     return job
 
 
@@ -91,7 +106,10 @@ def _query(sent: Sent) -> list[tuple[str, str]]:
 
 
 async def _packed(
-    file: BinaryIO, show: Callable[[int], None], on_begin: Callable[[], None] = lambda: None
+    file: BinaryIO,
+    show: Callable[[int], None],
+    on_end: Callable[[], None],
+    on_begin: Callable[[], None] = lambda: None,
 ) -> AsyncIterator[bytes]:
     """Yield the file compressed, unless it is already."""
     on_begin()
@@ -107,6 +125,7 @@ async def _packed(
         chunk = await asyncio.to_thread(file.read, _CHUNK_BYTES)
     if not is_packed:
         yield compressor.flush()
+    on_end()
 
 
 async def _follow(client: Client, job_id: str, bar: Bar) -> Job:
@@ -114,15 +133,18 @@ async def _follow(client: Client, job_id: str, bar: Bar) -> Job:
     try:
         return await _last_state(client, job_id, bar)
     except asyncio.CancelledError:
-        try:
-            await client.post(f"/jobs/{job_id}/cancel")
-        except ApiRefusedError:  # it is over
-            return await _last_state(client, job_id, bar)
-        job = await _last_state(client, job_id, bar)
-        if job["status"] != "cancelled":
-            return job
-        typer.echo("Cancelled: nothing was changed.", err=True)
-        raise
+        return await _cancelled(client, job_id, bar)
+
+
+async def _cancelled(client: Client, job_id: str, bar: Bar) -> Job:
+    """Cancel the job, and break off; return it if it came to its end all the same."""
+    with suppress(ApiRefusedError):  # it is over
+        await client.post(f"/jobs/{job_id}/cancel")
+    job = await _last_state(client, job_id, bar)
+    if job["status"] != "cancelled":
+        return job
+    typer.echo("Cancelled: nothing was changed.", err=True)
+    raise asyncio.CancelledError
 
 
 async def _last_state(client: Client, job_id: str, bar: Bar) -> Job:
