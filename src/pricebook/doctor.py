@@ -184,17 +184,15 @@ async def _check_mail(settings: Settings) -> str:
 
 
 def _check_mail_folder(folder: Path) -> str:
-    existing = _existing(folder)
-    if not existing.is_dir() or not os.access(existing, os.W_OK):
-        message = f"{existing} is no folder to write to: correct PRICEBOOK_MAIL__URL"
-        raise MendableError(message)
+    _require_writable(folder, "PRICEBOOK_MAIL__URL")
     return f"written to {folder}, and not sent"
 
 
 async def _check_files(settings: Settings) -> str:
     folder = folder_of(settings)
     if folder is not None and not folder.exists():
-        return _check_future_folder(folder)
+        _require_writable(folder, "PRICEBOOK_FILES__URL")
+        return f"to be kept in {folder}"
     place = folder or settings.files.url
     if complaint := await Files(settings).complaint():
         message = f"{place}: {complaint}: mend that, or correct PRICEBOOK_FILES__URL and __OPTIONS"
@@ -202,12 +200,11 @@ async def _check_files(settings: Settings) -> str:
     return f"written to and read from {place}"
 
 
-def _check_future_folder(folder: Path) -> str:
+def _require_writable(folder: Path, setting: str) -> None:
     existing = _existing(folder)
     if not existing.is_dir() or not os.access(existing, os.W_OK):
-        message = f"{existing} is no folder to write to: correct PRICEBOOK_FILES__URL"
+        message = f"{existing} is no folder to write to: correct {setting}"
         raise MendableError(message)
-    return f"to be kept in {folder}"
 
 
 async def _check_secret_key(settings: Settings) -> str:

@@ -10,7 +10,8 @@ from typing import Any
 
 from pricebook.core.database import Database
 from pricebook.core.expansion import Expander, Subscriptions
-from pricebook.core.lanes import OUTAGE_PAUSE_SECONDS, Lane, Runner, tell
+from pricebook.core.lanes import Lane, Runner
+from pricebook.core.outages import OUTAGE_PAUSE_SECONDS, tell
 from pricebook.core.settings import DeliverySettings
 
 BEAT_SECONDS = 1.0
@@ -101,7 +102,7 @@ class _Lookout:
             try:
                 has_more = await self._look()
             except Exception as error:  # noqa: BLE001 -- told, and tried again: a worker that ends helps nobody
-                tell("could not look for work", error, self._name)
+                tell("could not look for work", error, lane=self._name)
                 await asyncio.sleep(OUTAGE_PAUSE_SECONDS)
                 continue
             if not has_more:

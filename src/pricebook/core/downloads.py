@@ -18,7 +18,7 @@ from pricebook.core.compression import Encoding, compressed, negotiate
 from pricebook.core.file_download import attachment
 from pricebook.core.setting_groups import ExportSettings
 from pricebook.core.snapshots import Snapshot, SnapshotPool
-from pricebook.core.streaming import ABORT
+from pricebook.core.streaming import ABORT, left
 
 TRAILERS: Final = "http.response.trailers"
 """The extension of ASGI by which an answer goes on after its body (RFC 9110, section 6.5)."""
@@ -181,13 +181,8 @@ def _impatient(send: Send, seconds: float) -> Send:
 
 
 async def _end_with_client(receive: Receive, limit: asyncio.Timeout) -> None:
-    await _left(receive)
+    await left(receive)
     _bring_forward(limit, asyncio.get_running_loop().time())
-
-
-async def _left(receive: Receive) -> None:
-    while (await receive())["type"] != "http.disconnect":
-        pass
 
 
 def _bring_forward(limit: asyncio.Timeout, end: float) -> None:
@@ -203,7 +198,7 @@ async def _cut(scope: Scope, receive: Receive, error: BaseException) -> None:
     if abort is None or not isinstance(error, TimeoutError):
         raise error
     log.info("download cut off: its reader or its time ran out", path=scope["path"])
-    await _left(receive)
+    await left(receive)
 
 
 def documented(media_type: str, example: str) -> dict[int | str, dict[str, Any]]:

@@ -14,7 +14,7 @@ from starlette.types import Receive, Scope, Send
 from pricebook.core.conditions import conditions_of
 from pricebook.core.errors import NotFound, RangeNotSatisfiable
 from pricebook.core.files import FileMissingError, Files, Stored
-from pricebook.core.streaming import ABORT
+from pricebook.core.streaming import ABORT, left
 
 _RANGE = re.compile(r"bytes=[ \t]*([0-9]{0,18})-([0-9]{0,18})[ \t]*", re.IGNORECASE)
 _PLAIN_NAME: Final = re.compile(r"[A-Za-z0-9._-]+")
@@ -166,7 +166,7 @@ def _nothing() -> None:
 
 async def _while_there(receive: Receive, sending: Coroutine[None, None, None]) -> None:
     """Send until all is sent, or the client has left."""
-    tasks = [asyncio.create_task(sending), asyncio.create_task(_left(receive))]
+    tasks = [asyncio.create_task(sending), asyncio.create_task(left(receive))]
     try:
         await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
         if tasks[0].done():
@@ -175,11 +175,6 @@ async def _while_there(receive: Receive, sending: Coroutine[None, None, None]) -
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
-
-
-async def _left(receive: Receive) -> None:
-    while (await receive())["type"] != "http.disconnect":
-        pass
 
 
 def documented_file(description: str) -> dict[int | str, dict[str, Any]]:

@@ -13,9 +13,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from pricebook.core import deliveries, leases
 from pricebook.core.database import Database, is_outage
 from pricebook.core.deliveries import Claim, Delivery, Outcome, Verdict, judge
-
-OUTAGE_PAUSE_SECONDS = 0.5
-"""How long to leave the database alone when it is away."""
+from pricebook.core.outages import OUTAGE_PAUSE_SECONDS, tell
 
 _RENEWALS_A_LEASE = 3
 _FAREWELL_SECONDS = 2.0
@@ -105,7 +103,7 @@ class Runner(Generic[C, R]):
                 await self._settle_whatever_comes(results)
             except Exception as error:  # noqa: BLE001 -- told, and tried again
                 # The outcomes stay here, and their leases are renewed, until they are written.
-                tell("outcomes not recorded yet", error, self.lane.name)
+                tell("outcomes not recorded yet", error, lane=self.lane.name)
                 await asyncio.sleep(OUTAGE_PAUSE_SECONDS)
                 continue
             del self._results[: len(results)]
@@ -160,7 +158,7 @@ class Runner(Generic[C, R]):
                     statement = leases.renewed(self.lane.table, held, self.lane.lease_seconds)
                     kept = set(await session.scalars(statement))
             except Exception as error:  # noqa: BLE001 -- told, and tried again
-                tell("leases not renewed yet", error, self.lane.name)
+                tell("leases not renewed yet", error, lane=self.lane.name)
                 continue
             self._drop(claim for claim in held if claim.id not in kept)
 
@@ -193,11 +191,3 @@ class Runner(Generic[C, R]):
 
 def _nothing() -> None:
     """Wake nobody."""
-
-
-def tell(what: str, error: Exception, lane: str) -> None:
-    """Log what could not be done and is tried again; an outage needs no traceback."""
-    if is_outage(error):
-        log.warning(what, lane=lane, error=type(error).__name__)
-    else:
-        log.error(what, lane=lane, exc_info=error)

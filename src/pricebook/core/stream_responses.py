@@ -15,6 +15,7 @@ from pricebook.core.streaming import (
     Source,
     Stream,
     Streams,
+    left,
 )
 
 
@@ -77,8 +78,7 @@ class TextStream(OpenStream):
 
 
 async def _end_with_client(receive: Receive, stream: Stream) -> None:
-    while (await receive())["type"] != "http.disconnect":
-        pass
+    await left(receive)
     stream.end()
 
 

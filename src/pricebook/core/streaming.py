@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from typing import Final
 
 import structlog
-from starlette.types import Send
+from starlette.types import Receive, Send
 
 from pricebook.core.database import is_outage
 from pricebook.core.errors import Unavailable
@@ -268,3 +268,9 @@ class Streams:
         revoked = {one for one in callers if found.get(one.token) != one.principal}
         for stream in [one for one in self._open if one.caller in revoked]:
             stream.end()
+
+
+async def left(receive: Receive) -> None:
+    """Return once the client has left."""
+    while (await receive())["type"] != "http.disconnect":
+        pass

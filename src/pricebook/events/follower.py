@@ -12,6 +12,7 @@ import orjson
 import structlog
 
 from pricebook.core.database import is_outage
+from pricebook.core.outages import OUTAGE_PAUSE_SECONDS
 from pricebook.core.reading import ReadPool, Row
 from pricebook.core.setting_groups import StreamSettings
 from pricebook.core.streaming import Stream
@@ -22,7 +23,6 @@ from pricebook.events.service import frame, keys, snapshot
 
 _MOST_AT_ONCE = 500
 _OFFERED_AT_ONCE = 50
-_OUTAGE_PAUSE_SECONDS = 0.5
 _JOIN_SECONDS = 5.0
 
 log = structlog.get_logger(__name__)
@@ -130,7 +130,7 @@ class Follower:
                 await self._look()
             except Exception as error:  # noqa: BLE001 -- told, and tried again: every stream hangs on it
                 self._note(error)
-                await asyncio.sleep(_OUTAGE_PAUSE_SECONDS)
+                await asyncio.sleep(OUTAGE_PAUSE_SECONDS)
             else:
                 self._is_away = False
                 await self._pause()

@@ -22,11 +22,10 @@ from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from pricebook.imports.cells import Habits, is_plain, plain_tags, value
-from pricebook.imports.judging import LONGEST_CELL, Refusal, judged
+from pricebook.imports.judging import LONGEST_CELL, SHOWN_CHARACTERS, Refusal, judged
 from pricebook.imports.staging import Slice, Stage, driver_connection, item_of, items
 
 _AT_ONCE = 200
-_SHOWN_CHARACTERS = 100
 # What is wrong with a cell comes first, by its place in the row.
 _PLACE_OF_DOUBLE = 100
 _PLACE_OF_MISSING = 101
@@ -115,7 +114,7 @@ async def refuse_unknown(session: AsyncSession, stage: Stage, habits: Habits, pa
 
 
 def _wrong_sku(stage: Stage, sku: Any, place: int, detail: Any) -> Select[*tuple[Any, ...]]:  # noqa: ANN401 -- expressions
-    shown = func.left(sku, _SHOWN_CHARACTERS)
+    shown = func.left(sku, SHOWN_CHARACTERS)
     return select(
         stage.sent.c.line, literal(place), literal("sku"), shown, cast(detail, Text)
     ).select_from(stage.sent)

@@ -11,7 +11,7 @@ from pricebook.imports.cells import Habits
 from pricebook.items.schemas import ItemIn, ItemPatch
 
 LONGEST_CELL = 20_000
-_SHOWN_CHARACTERS = 100
+SHOWN_CHARACTERS = 100
 _EXAMPLES = ("12.50", "12,50")
 _AMOUNTS = frozenset({"price", "cost", "tax_rate"})
 _NEEDED = frozenset(name for name, one in ItemIn.model_fields.items() if one.is_required())
@@ -40,7 +40,7 @@ def judged(
         return {}, [Refusal(None, None, problem)]
     texts = {name: habits.text(cell) for name, cell in cells.items()}
     refusals = {
-        name: Refusal(name, text[:_SHOWN_CHARACTERS], words)
+        name: Refusal(name, text[:SHOWN_CHARACTERS], words)
         for name, text in texts.items()
         if (words := _plainly_wrong(name, text, habits))
     }
@@ -99,7 +99,7 @@ def _refusal(found: Mapping[str, Any], name: str, text: str, habits: Habits) -> 
     words = _words(found, name)
     if name in _AMOUNTS and habits.has_decimal_comma:
         words = words.replace(*_EXAMPLES).replace("point", "comma")
-    return Refusal(name, shown[:_SHOWN_CHARACTERS], words)
+    return Refusal(name, shown[:SHOWN_CHARACTERS], words)
 
 
 _WORDS = {

@@ -11,6 +11,7 @@ from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
 from pricebook.core.context import RequestContext, enter_context
 from pricebook.core.database import is_outage
 from pricebook.core.errors import PricebookError
+from pricebook.core.outages import OUTAGE_PAUSE_SECONDS, tell
 from pricebook.core.setting_groups import JobSettings
 from pricebook.jobs import claims
 from pricebook.jobs.claims import SHORT_SECONDS
@@ -25,9 +26,6 @@ from pricebook.jobs.run import (
     write_log,
 )
 from pricebook.jobs.status import Status
-
-OUTAGE_PAUSE_SECONDS = 0.5
-"""How long to leave the database alone when it is away."""
 
 # Progress is looked at so often, and written if it is another; the lease is renewed at least
 # each second.
@@ -261,11 +259,3 @@ async def ended(*tasks: asyncio.Task[None]) -> None:
 
 def _nth(number: int) -> str:
     return {2: "2nd", 3: "3rd"}.get(number, f"{number}th")
-
-
-def tell(what: str, error: Exception, **context: str) -> None:
-    """Log what could not be done and is tried again; an outage needs no traceback."""
-    if is_outage(error):
-        log.warning(what, error=type(error).__name__, **context)
-    else:
-        log.error(what, exc_info=error, **context)

@@ -11,13 +11,13 @@ from uuid import UUID
 import structlog
 
 from pricebook.core.database import is_outage
+from pricebook.core.outages import OUTAGE_PAUSE_SECONDS
 from pricebook.core.reading import ReadPool, Row
 from pricebook.jobs import queries
 from pricebook.jobs.schemas import JobOut
 from pricebook.jobs.status import Status
 
 _POLL_SECONDS = 0.2
-_OUTAGE_PAUSE_SECONDS = 0.5
 
 log = structlog.get_logger(__name__)
 
@@ -92,7 +92,7 @@ class Follower:
                 # Tried again, whatever it is: every stream hangs on it.
                 if not is_outage(error):
                     log.exception("jobs cannot be followed")
-                await asyncio.sleep(_OUTAGE_PAUSE_SECONDS)
+                await asyncio.sleep(OUTAGE_PAUSE_SECONDS)
             with suppress(TimeoutError):
                 async with asyncio.timeout(_POLL_SECONDS):
                     await self._woken.wait()

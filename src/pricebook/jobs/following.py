@@ -7,13 +7,13 @@ from datetime import datetime
 from uuid import UUID
 
 from pricebook.core.database import is_outage
+from pricebook.core.outages import OUTAGE_PAUSE_SECONDS
 from pricebook.core.reading import ReadPool
 from pricebook.core.streaming import Source, Stream
 from pricebook.jobs import queries
 from pricebook.jobs.follower import Follower, Look
 
 _PAGE = 500
-_OUTAGE_PAUSE_SECONDS = 0.5
 
 
 def progress_of(follower: Follower, job_id: UUID) -> Source:
@@ -107,7 +107,7 @@ class _Tail:
             except Exception as error:
                 if not is_outage(error):
                     raise
-                await asyncio.sleep(_OUTAGE_PAUSE_SECONDS)
+                await asyncio.sleep(OUTAGE_PAUSE_SECONDS)
                 continue
             if rows:
                 self._place = (rows[-1]["lease"], rows[-1]["number"])

@@ -9,9 +9,10 @@ from contextlib import suppress
 import structlog
 
 from pricebook.core.database import Database
+from pricebook.core.outages import OUTAGE_PAUSE_SECONDS, tell
 from pricebook.core.principal import Principal, Role
 from pricebook.jobs import claims
-from pricebook.jobs.attempt import OUTAGE_PAUSE_SECONDS, Attempt, ended, tell
+from pricebook.jobs.attempt import Attempt, ended
 from pricebook.jobs.models import Job
 from pricebook.jobs.run import Run, Tasks, Tools
 
