@@ -1,0 +1,22 @@
+"""Programs of the machine that tests run beside Pricebook: nginx, promtool and the like."""
+
+import os
+import shutil
+
+import pytest
+
+# Debian puts servers where only root looks for them.
+_PATH = os.pathsep.join((os.environ.get("PATH", ""), "/usr/sbin", "/usr/local/sbin"))
+
+
+def needed(program: str, package: str | None = None) -> str:
+    """Return the path of a program, which comes in Debian's `package` of that or another name.
+
+    Without it the test is left out on a developer's machine, and fails where CI runs.
+    """
+    if path := shutil.which(program, path=_PATH):
+        return path
+    reason = f"it needs {program}, from Debian's package {package or program}"
+    if "CI" in os.environ:
+        pytest.fail(f"{reason}: what CI runs is to leave nothing out")
+    pytest.skip(reason)
