@@ -67,7 +67,7 @@ clean: ## Remove the environment and the caches, not the data
 
 $(READY): uv.lock pyproject.toml | $(BIN)/uv
 	@echo "Making the environment ready …"
-	@$(BIN)/uv sync --locked --quiet
+	@$(BIN)/uv sync --locked --quiet --compile-bytecode
 	@touch $@
 
 $(BIN)/uv:
