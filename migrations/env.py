@@ -15,6 +15,10 @@ config = context.config
 if config.config_file_name is not None and not config.attributes.get("quiet"):
     fileConfig(config.config_file_name, disable_existing_loggers=False)
 
+# Whoever wants a table after us waits behind us: better to give up soon, and to try again.
+LOCK_TIMEOUT = "1s"
+LONGEST = "10min"
+
 OPTIONS: dict[str, Any] = {
     "target_metadata": metadata,
     "compare_server_default": True,
@@ -39,14 +43,14 @@ def run_offline() -> None:
     """Write SQL instead of running it."""
     context.configure(dialect_name="postgresql", literal_binds=True, **OPTIONS)
     with context.begin_transaction():
-        context.execute("SET lock_timeout = '5s'; SET statement_timeout = '10min'")
+        context.execute(f"SET lock_timeout = '{LOCK_TIMEOUT}'; SET statement_timeout = '{LONGEST}'")
         context.run_migrations()
 
 
 def run(connection: Connection) -> None:
     """Migrate over one connection."""
-    connection.execute(text("SET lock_timeout = '5s'"))
-    connection.execute(text("SET statement_timeout = '10min'"))
+    connection.execute(text(f"SET lock_timeout = '{LOCK_TIMEOUT}'"))
+    connection.execute(text(f"SET statement_timeout = '{LONGEST}'"))
     connection.commit()
     context.configure(connection=connection, **OPTIONS)
     with context.begin_transaction():

@@ -67,13 +67,31 @@ def worker() -> None:
 
 
 @app.command()
-def migrate() -> None:
+def migrate(
+    *,
+    plan: Annotated[
+        bool,
+        typer.Option("--plan", help="Say what would be done, and do nothing; 2 if there is any."),
+    ] = False,
+    to: Annotated[
+        str, typer.Option(metavar="REVISION", help="How far; else as far as this version needs.")
+    ] = "head",
+    allow_contract: Annotated[
+        bool,
+        typer.Option(
+            "--allow-contract", help="Take away, too, what the version before may still use."
+        ),
+    ] = False,
+) -> None:
     """Bring the database to the schema that this version needs."""
-    from pricebook.core import schema_head
+    from pricebook.core import migrating
 
     settings = _settings_with_servers()
-    schema_head.migrate(settings)
-    typer.echo(f"The schema is at {schema_head.needed_head()}.")
+    if plan:
+        if migrating.show_plan(settings, typer.echo, to=to):
+            raise typer.Exit(2)
+        return
+    migrating.migrate(settings, typer.echo, to=to, allow_contract=allow_contract)
 
 
 @app.command()

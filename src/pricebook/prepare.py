@@ -8,7 +8,7 @@ from pydantic import SecretStr, ValidationError
 from pricebook import demo
 from pricebook.core.database import open_database
 from pricebook.core.mendable import MendableError
-from pricebook.core.schema_head import migrate
+from pricebook.core.migrating import migrate
 from pricebook.core.settings import Settings
 from pricebook.users.service import ensure_admin
 

@@ -15,7 +15,7 @@ from pathlib import Path
 from pydantic import SecretStr
 
 from pricebook.core.embedded import Postgres, Valkey
-from pricebook.core.schema_head import migrate
+from pricebook.core.migrating import migrate
 from pricebook.core.settings import FileSettings, LogSettings, Settings
 from pricebook.core.spawn import Child, Service
 from pricebook.serving import api_services, listen

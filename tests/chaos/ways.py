@@ -22,9 +22,9 @@ from tests.receiver import ForkedReceiver
 from pricebook.core.database import Database
 from pricebook.core.deliveries import Status
 from pricebook.core.embedded import Postgres, Valkey
+from pricebook.core.migrating import migrate
 from pricebook.core.outbox import EventRecord
 from pricebook.core.queue import Hints
-from pricebook.core.schema_head import migrate
 from pricebook.core.sealing import Sealer
 from pricebook.core.settings import LogSettings, Settings, WebhookSettings
 from pricebook.items.events import ItemCreated

@@ -1,6 +1,5 @@
-"""The database's schema: which head it has, which one this code needs, and how to get there."""
+"""The database's schema: which head it has, and which one this code needs."""
 
-import asyncio
 from functools import cache
 from pathlib import Path
 
@@ -8,15 +7,11 @@ import asyncpg
 from alembic import command
 from alembic.config import Config
 from alembic.script import ScriptDirectory
-from sqlalchemy import Connection, pool, text
-from sqlalchemy.ext.asyncio import create_async_engine
 
 from pricebook.core.mendable import MendableError
 from pricebook.core.settings import Settings
 
 _CONNECT_SECONDS = 5.0
-# Two `pricebook migrate` at once wait for each other on this lock. An arbitrary number of ours.
-_MIGRATION_LOCK = 7_427_423_665
 
 
 class SchemaError(MendableError):
@@ -27,22 +22,16 @@ class DatabaseAwayError(MendableError):
     """The database cannot be asked."""
 
 
-def migrate(settings: Settings) -> None:
-    """Bring the database to the head that this code needs."""
-    if asyncio.run(current_head(settings)) != needed_head():
-        asyncio.run(_migrate(settings))
-
-
 @cache
 def needed_head() -> str | None:
     """Return the newest revision of the migrations."""
-    return ScriptDirectory.from_config(_alembic()).get_current_head()
+    return ScriptDirectory.from_config(alembic_config()).get_current_head()
 
 
 @cache
 def revisions() -> frozenset[str]:
     """Return every revision that this code knows."""
-    scripts = ScriptDirectory.from_config(_alembic()).walk_revisions()
+    scripts = ScriptDirectory.from_config(alembic_config()).walk_revisions()
     return frozenset(script.revision for script in scripts)
 
 
@@ -71,7 +60,7 @@ async def connect(settings: Settings) -> asyncpg.Connection:
         DatabaseAwayError: It cannot be reached, or refuses.
 
     """
-    url = _database_url(settings).replace("+asyncpg", "")
+    url = database_url(settings).replace("+asyncpg", "")
     try:
         return await asyncpg.connect(url, timeout=_CONNECT_SECONDS)
     except asyncpg.InvalidAuthorizationSpecificationError as error:
@@ -85,7 +74,7 @@ async def connect(settings: Settings) -> asyncpg.Connection:
 def write_revision(settings: Settings, message: str) -> None:
     """Write a migration from what the models say and the database does not have."""
     config = Config("alembic.ini", toml_file="pyproject.toml")
-    config.attributes.update(url=_database_url(settings), quiet=True)
+    config.attributes.update(url=database_url(settings), quiet=True)
     command.revision(config, message, autogenerate=True)
 
 
@@ -112,26 +101,8 @@ async def check_schema(settings: Settings) -> None:
     raise SchemaError(message)
 
 
-async def _migrate(settings: Settings) -> None:
-    engine = create_async_engine(_database_url(settings), poolclass=pool.NullPool)
-    try:
-        async with engine.connect() as connection:
-            await connection.execute(
-                text("SELECT pg_advisory_lock(:key)"), {"key": _MIGRATION_LOCK}
-            )
-            await connection.commit()
-            await connection.run_sync(_upgrade)
-    finally:
-        await engine.dispose()
-
-
-def _upgrade(connection: Connection) -> None:
-    config = _alembic()
-    config.attributes["connection"] = connection
-    command.upgrade(config, "head")
-
-
-def _alembic() -> Config:
+def alembic_config() -> Config:
+    """Return what Alembic needs to find the revisions."""
     config = Config()
     config.set_main_option("script_location", str(_migrations()).replace("%", "%%"))
     config.attributes["quiet"] = True
@@ -147,7 +118,13 @@ def _migrations() -> Path:
     raise SchemaError(message)
 
 
-def _database_url(settings: Settings) -> str:
+def database_url(settings: Settings) -> str:
+    """Return the URL of the database, spelled out.
+
+    Raises:
+        DatabaseAwayError: The settings name none.
+
+    """
     if settings.database_url is None:
         message = (
             "no database to talk to: set PRICEBOOK_DATABASE_URL and PRICEBOOK_REDIS_URL, "
