@@ -1,5 +1,7 @@
 """${message}.
 
+Expand only: the version before goes on reading and writing all that it knows (README.md here).
+
 Revises: ${down_revision | comma,n}
 """
 
