@@ -1,5 +1,6 @@
 """Which paths the application has, and which methods each takes."""
 
+import re
 from collections.abc import Iterable
 from re import Pattern
 from typing import NamedTuple
@@ -7,11 +8,15 @@ from typing import NamedTuple
 from fastapi import FastAPI
 from fastapi.routing import iter_route_contexts
 
+# What the router has a parameter be, as in {item_id:uuid}.
+_CONVERTER = re.compile(r":\w+(?=})")
+
 
 class _Entry(NamedTuple):
     path: str
     pattern: Pattern[str]
     methods: frozenset[str]
+    endpoint: object
 
 
 def _methods(methods: Iterable[str] | None) -> frozenset[str]:
@@ -27,10 +32,14 @@ class RouteTable:
     def __init__(self, app: FastAPI) -> None:
         """Read the routes of `app`."""
         self._entries = [
-            _Entry(route.path or "", route.path_regex, _methods(route.methods))
+            _Entry(route.path or "", route.path_regex, _methods(route.methods), route.endpoint)
             for route in iter_route_contexts(app.routes)
             if getattr(route, "path_regex", None) is not None
         ]
+
+    def templates(self) -> dict[object, str]:
+        """Return the path of each route as the document has it, by what answers there."""
+        return {entry.endpoint: _CONVERTER.sub("", entry.path) for entry in self._entries}
 
     def knows(self, path: str) -> bool:
         """Whether any route has this path."""
