@@ -6,7 +6,7 @@ from re import Pattern
 from typing import NamedTuple
 
 from fastapi import FastAPI
-from fastapi.routing import iter_route_contexts
+from fastapi.routing import RouteContext, iter_route_contexts
 
 # What the router has a parameter be, as in {item_id:uuid}.
 _CONVERTER = re.compile(r":\w+(?=})")
@@ -26,13 +26,18 @@ def _methods(methods: Iterable[str] | None) -> frozenset[str]:
     return own | {"HEAD"} if "GET" in own else own
 
 
+def _endpoint(route: RouteContext) -> object:
+    """Return what the router leaves in the scope as what answers: a mounted application, too."""
+    return route.endpoint or getattr(route.original_route, "app", None)
+
+
 class RouteTable:
     """Every route, routers included; made once, when the application is."""
 
     def __init__(self, app: FastAPI) -> None:
         """Read the routes of `app`."""
         self._entries = [
-            _Entry(route.path or "", route.path_regex, _methods(route.methods), route.endpoint)
+            _Entry(route.path or "", route.path_regex, _methods(route.methods), _endpoint(route))
             for route in iter_route_contexts(app.routes)
             if getattr(route, "path_regex", None) is not None
         ]
