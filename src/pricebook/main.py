@@ -1,7 +1,7 @@
 """The application: middleware, routers, problems, and what lives as long as the process."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 
 from fastapi import FastAPI
@@ -9,7 +9,8 @@ from redis.asyncio import Redis
 
 from pricebook.api import TAGS, UPLOADS, include_routers
 from pricebook.auth.service import make_authenticator
-from pricebook.core.database import open_database
+from pricebook.core import metrics
+from pricebook.core.database import Database, open_database
 from pricebook.core.downloads import Downloads
 from pricebook.core.files import Files
 from pricebook.core.middleware import RequestMiddleware
@@ -27,6 +28,7 @@ from pricebook.core.traffic import Traffic
 from pricebook.core.uploads import Uploads
 from pricebook.events.follower import Follower
 from pricebook.jobs.follower import Follower as JobFollower
+from pricebook.system.measuring import Measuring
 from pricebook.system.service import HealthMonitor
 
 DESCRIPTION = """
@@ -41,6 +43,8 @@ Log in with `POST /v1/auth/token`, or make an API key, and send either as `Autho
   a change from overwriting another's.
 * **`RateLimit`** tells how many requests are left; past them comes 429 with `Retry-After`.
 """
+
+_MEASURE_SECONDS = 0.5
 
 Lifespan = Callable[[FastAPI], AbstractAsyncContextManager[None]]
 
@@ -72,6 +76,7 @@ def create_app(settings: Settings) -> FastAPI:
         access_log=settings.log.access,
         traffic=app.state.traffic,
         uploads=dict.fromkeys(UPLOADS, settings.imports.max_bytes),
+        templates=app.state.route_table.templates(),
     )
     return app
 
@@ -94,10 +99,11 @@ def _lifespan(settings: Settings) -> Lifespan:
             app.state.files = Files(settings)
             app.state.uploads = Uploads(settings.imports, app.state.files)
             app.state.health = HealthMonitor(database, valkey, settings.mail)
+            app.state.measuring = Measuring(database)
             app.state.hasher = PasswordHasher(settings.auth)
             app.state.sealer = Sealer(settings)
             app.state.authenticate = make_authenticator(database, settings)
-            async with _streams(app, settings), _downloads(app, settings):
+            async with _streams(app, settings), _downloads(app, settings), _measured(app):
                 yield
             await app.state.authenticate.close()
             app.state.hasher.close()
@@ -147,6 +153,34 @@ async def _downloads(app: FastAPI, settings: Settings) -> AsyncIterator[None]:
     app.state.downloads = Downloads(settings.exports, pool)
     yield
     pool.close()
+
+
+@asynccontextmanager
+async def _measured(app: FastAPI) -> AsyncIterator[None]:
+    metrics.note_process("api")
+    measuring = asyncio.create_task(_measure(app))
+    try:
+        yield
+    finally:
+        measuring.cancel()
+
+
+async def _measure(app: FastAPI) -> None:
+    """Say again and again how things stand."""
+    database: Database = app.state.database
+    lent: Mapping[str, tuple[Callable[[], int], int]] = {
+        "writes": (database.pool.checkedout, database.pool.size()),
+        "reads": (lambda: database.reads.in_use, database.reads.size),
+        "exports": (lambda: len(app.state.downloads), app.state.settings.exports.at_once),
+    }
+    while True:
+        for pool, (in_use, limit) in lent.items():
+            metrics.measure("database_connections_in_use", in_use(), pool)
+            metrics.measure("database_connections_limit", limit, pool)
+        metrics.measure("http_requests_in_progress", app.state.traffic.under_way)
+        metrics.measure("stream_readers", len(app.state.streams))
+        metrics.measure("password_hashes_waiting", app.state.hasher.waiting)
+        await asyncio.sleep(_MEASURE_SECONDS)
 
 
 @asynccontextmanager

@@ -1,6 +1,7 @@
 """`pricebook serve`: API processes that share one listening socket."""
 
 import errno
+import os
 import socket
 import sys
 from collections.abc import Mapping
@@ -8,6 +9,7 @@ from contextlib import ExitStack
 from ipaddress import ip_address
 
 from pricebook.core.mendable import MendableError
+from pricebook.core.metrics import shared_folder
 from pricebook.core.processes import Supervisor
 from pricebook.core.settings import Settings
 from pricebook.core.spawn import Child, Service
@@ -75,8 +77,12 @@ def api_services(
 
 def serve(settings: Settings) -> None:
     """Serve until told to stop, with a new process for each that ends."""
-    with listen(settings.host, settings.port) as listening, Supervisor() as supervisor:
-        services = api_services(settings, listening)
+    with (
+        listen(settings.host, settings.port) as listening,
+        shared_folder() as shared,
+        Supervisor() as supervisor,
+    ):
+        services = api_services(settings, listening, {**os.environ, **shared})
         supervisor.add(*services, stopped_by_seconds=settings.stop_seconds + _MARGIN_SECONDS)
         supervisor.launch()
         supervisor.run()

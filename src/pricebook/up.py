@@ -18,6 +18,7 @@ from pydantic import SecretStr
 from pricebook.core.embedded import Postgres, Valkey
 from pricebook.core.folder import secret_key_in, take_folder, write_private
 from pricebook.core.mendable import MendableError
+from pricebook.core.metrics import shared_folder
 from pricebook.core.processes import Supervisor
 from pricebook.core.settings import Settings
 from pricebook.core.spawn import Child, Service, command_of
@@ -87,9 +88,13 @@ def with_running_servers(settings: Settings) -> Settings:
 
 
 def _run(settings: Settings, run_path: Path, *, with_demo: bool) -> None:
-    with listen(settings.host, settings.port) as listening, Supervisor() as supervisor:
+    with (
+        listen(settings.host, settings.port) as listening,
+        shared_folder() as shared,
+        Supervisor() as supervisor,
+    ):
         settings = _complete(_start_servers(settings, supervisor), url_of(listening))
-        env = _environment(settings)
+        env = _environment(settings) | shared
         workers = [Service("worker", _worker(env))]
         api = api_services(settings, listening, env)
         supervisor.add(*workers, stopped_by_seconds=_WORKER_STOPPED_BY_SECONDS)

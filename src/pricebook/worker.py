@@ -17,6 +17,7 @@ from pricebook.core.dispatch import Dispatcher
 from pricebook.core.files import Files
 from pricebook.core.lanes import Lane
 from pricebook.core.logging import configure_logging
+from pricebook.core.metrics import note_process
 from pricebook.core.principal import Role
 from pricebook.core.queue import (
     DRAIN,
@@ -36,6 +37,7 @@ from pricebook.jobs.runner import Runner
 from pricebook.notifications.lane import MailLane
 from pricebook.subscriptions import SUBSCRIPTIONS
 from pricebook.webhooks.lane import WebhookLane
+from pricebook.worker_port import open_port
 
 Context = dict[str, Any]
 
@@ -129,10 +131,12 @@ async def work(settings: Settings, tasks: Tasks = TASKS) -> None:
         delivering = asyncio.create_task(dispatcher.run(settings.stop_seconds / 2))
         running = asyncio.create_task(runner.run())
         listening = asyncio.create_task(_listen(job_worker, settings))
+        note_process("worker")
         log.info("worker started")
         try:
-            with suppress(asyncio.CancelledError):
-                await worker.async_run()
+            async with open_port(settings.metrics):
+                with suppress(asyncio.CancelledError):
+                    await worker.async_run()
         finally:
             dispatcher.stop()
             runner.stop()

@@ -4,7 +4,7 @@ from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from datetime import datetime
 from decimal import Decimal
-from typing import Any, ClassVar
+from typing import Any, ClassVar, cast
 from uuid import UUID
 
 import asyncpg
@@ -16,7 +16,7 @@ from sqlalchemy.ext.asyncio import (
     create_async_engine,
 )
 from sqlalchemy.orm import DeclarativeBase
-from sqlalchemy.pool import ConnectionPoolEntry
+from sqlalchemy.pool import AsyncAdaptedQueuePool, ConnectionPoolEntry
 
 from pricebook.core.fair_pool import FairPool
 from pricebook.core.reading import ReadPool, is_closed
@@ -69,6 +69,11 @@ class Database:
             patience_seconds=_patience_seconds(settings),
             server_settings=server_settings_of(settings, application),
         )
+
+    @property
+    def pool(self) -> AsyncAdaptedQueuePool:
+        """The pool of connections that write."""
+        return cast("AsyncAdaptedQueuePool", self.engine.pool)
 
     async def close(self) -> None:
         """Close every connection."""

@@ -116,9 +116,14 @@ def judge(delays_seconds: Sequence[float], attempts: int, outcome: Outcome) -> V
 _PENDING = literal_column(f"'{Status.PENDING}'", Text())
 
 
+def is_pending(table: type[Delivery]) -> ColumnElement[bool]:
+    """Return what holds for deliveries that are neither delivered nor dead."""
+    return table.status == _PENDING
+
+
 def is_due(table: type[Delivery]) -> tuple[ColumnElement[bool], ...]:
     """Return what holds for deliveries that may be claimed now."""
-    return (table.status == _PENDING, table.due_at <= func.now(), is_free(table))
+    return (is_pending(table), table.due_at <= func.now(), is_free(table))
 
 
 def settled(table: type[Delivery], verdicts: Iterable[tuple[Claim, Verdict]]) -> Update:

@@ -16,6 +16,7 @@ from starlette.types import Receive, Scope, Send
 
 from pricebook.core.compression import Encoding, compressed, negotiate
 from pricebook.core.file_download import attachment
+from pricebook.core.metrics import note_export
 from pricebook.core.setting_groups import ExportSettings
 from pricebook.core.snapshots import Snapshot, SnapshotPool
 from pricebook.core.streaming import ABORT, left
@@ -129,9 +130,14 @@ class DownloadResponse(Response):
             # It waits far more than it works, and is counted among the downloads instead.
             scope["pricebook.exchange"].step_aside()
             await send(self._head(rows_ahead, has_trailers=has_trailers))
-            await _send_body(send, first)
-            async for chunk in chunks:
-                await _send_body(send, chunk)
+            sent_bytes = len(first)
+            try:
+                await _send_body(send, first)
+                async for chunk in chunks:
+                    await _send_body(send, chunk)
+                    sent_bytes += len(chunk)
+            finally:
+                note_export(snapshot.rows, sent_bytes)
         await send({"type": "http.response.body"})
         if has_trailers:
             await send({"type": TRAILERS, "headers": [(_ROW_COUNT.lower(), b"%d" % snapshot.rows)]})

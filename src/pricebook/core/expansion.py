@@ -18,6 +18,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from pricebook.core.database import Database, is_outage
 from pricebook.core.leases import one_of
+from pricebook.core.metrics import note_expansion
 from pricebook.core.outbox import Event, EventRecord
 
 Reaction = Callable[[AsyncSession, Sequence[UUID]], Awaitable[None]]
@@ -53,6 +54,7 @@ class Expander:
                 raise
             log.exception("a batch of events could not be expanded; one by one now")
             return await self._expand_one_by_one()
+        note_expansion(count)
         self._batch = min(self._most, batch * 2)
         return count == batch
 

@@ -1,6 +1,7 @@
 """Lanes: from deliveries to one kind of receiver, under leases that are renewed while it lasts."""
 
 import asyncio
+import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
@@ -13,6 +14,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from pricebook.core import deliveries, leases
 from pricebook.core.database import Database, is_outage
 from pricebook.core.deliveries import Claim, Delivery, Outcome, Verdict, judge
+from pricebook.core.metrics import note_attempt
 from pricebook.core.outages import OUTAGE_PAUSE_SECONDS, tell
 
 _RENEWALS_A_LEASE = 3
@@ -81,12 +83,15 @@ class Runner(Generic[C, R]):
         return bool(claims)
 
     async def _send(self, claim: C) -> None:
+        began = time.perf_counter()
         try:
             outcome = await self.lane.send(claim)
         except Exception as error:
             log.exception("delivery broke", lane=self.lane.name, delivery_id=str(claim.id))
             outcome = self.lane.broken(error)
         self._sending.pop(claim.id, None)
+        verdict = judge(self.lane.delays_seconds, claim.attempts, outcome)
+        note_attempt(self.lane.name, verdict.status, time.perf_counter() - began)
         self._results.append((claim, outcome))
         self._has_results.set()
 

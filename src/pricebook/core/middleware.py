@@ -16,6 +16,7 @@ from pricebook.core.context import RequestContext, enter_context
 from pricebook.core.cors import Cors
 from pricebook.core.database import is_outage
 from pricebook.core.errors import PricebookError, TooLarge, Unavailable, UnsupportedMediaType
+from pricebook.core.metrics import note_request
 from pricebook.core.problems import InternalError, problem
 from pricebook.core.settings import HttpSettings
 from pricebook.core.traffic import Traffic
@@ -23,7 +24,7 @@ from pricebook.core.traffic import Traffic
 _SANE_ID = re.compile(rb"[A-Za-z0-9._:-]{8,128}")
 
 # An orchestrator that gets no answer here ends the process, which helps nobody in a rush.
-_ANSWERED_IN_A_RUSH = ("/health/live", "/ping")
+_ANSWERED_IN_A_RUSH = ("/health/live", "/ping", "/metrics")
 
 # OWASP's recommendations for an API; a page that needs more sets its own.
 SECURITY_HEADERS: Final = (
@@ -46,7 +47,7 @@ log = structlog.get_logger("pricebook.access")
 class RequestMiddleware:
     """Gives a request its context, and its answer what every answer carries."""
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 -- each is something else that `main` knows
         self,
         app: ASGIApp,
         settings: HttpSettings,
@@ -54,10 +55,12 @@ class RequestMiddleware:
         access_log: bool,
         traffic: Traffic,
         uploads: Mapping[str, int] | None = None,
+        templates: Mapping[object, str] | None = None,
     ) -> None:
         """Surround `app`, and tell `traffic` of each request that has not stepped aside.
 
-        A POST to a path of `uploads` may be packed, and as large as it says.
+        A POST to a path of `uploads` may be packed, and as large as it says. Requests are counted
+        by the path that `templates` has for what answers them.
         """
         self._app = app
         self._settings = settings
@@ -67,7 +70,7 @@ class RequestMiddleware:
         }
         self._access_log = access_log
         self._traffic = traffic
-        self._under_way = 0
+        self._templates = templates or {}
         # Around the net for errors too, so that a page may read why it was refused.
         self._serve: ASGIApp = self._catch
         if settings.cors_origins:
@@ -80,19 +83,20 @@ class RequestMiddleware:
             return
         exchange = _Exchange(scope, receive, send, self._limits_of(scope), self._step_out)
         enter_context(exchange.context)
-        self._under_way += 1
+        self._traffic.under_way += 1
+        inner = exchange.scope_of(scope, self._settings.root_path)
         try:
-            inner = exchange.scope_of(scope, self._settings.root_path)
             await self._serve(inner, exchange.receive, exchange.send)
         finally:
             if exchange.is_counted:
                 self._traffic.note()
+                exchange.count(self._templates.get(inner.get("endpoint"), "none"))
             exchange.step_aside()
             if self._access_log:
                 exchange.log()
 
     def _step_out(self) -> None:
-        self._under_way -= 1
+        self._traffic.under_way -= 1
 
     def _limits_of(self, scope: Scope) -> "_Limits":
         if scope["method"] != "POST":
@@ -117,7 +121,7 @@ class RequestMiddleware:
 
     def _refusal(self, exchange: "_Exchange") -> PricebookError | None:
         """Say what can be refused before anything is read."""
-        is_rush = self._under_way > self._settings.max_concurrent_requests
+        is_rush = self._traffic.under_way > self._settings.max_concurrent_requests
         if is_rush and not exchange.path.endswith(_ANSWERED_IN_A_RUSH):
             return Unavailable("Too many requests at once; try again.")
         limits = exchange.limits
@@ -246,6 +250,10 @@ class _Exchange:
         if self.is_counted:
             self.is_counted = False
             self._step_out()
+
+    def count(self, route: str) -> None:
+        """Count it for those who watch over the service."""
+        note_request(self._method, route, self.status, time.perf_counter() - self._began)
 
     def log(self) -> None:
         """Write the request's line; queries stay out of it, since people put secrets there."""

@@ -132,7 +132,9 @@ class ReadPool:
         A read waits `timeout_seconds` for a connection, and `patience_seconds` for its answer.
         """
         self._timeout_seconds = timeout_seconds
+        self.size = size
         self._places = asyncio.Semaphore(size)
+        self._free = size
         self._idle: list[Connection] = []
         self._opened: WeakSet[Connection] = WeakSet()
         self._options: dict[str, Any] = {
@@ -180,6 +182,7 @@ class ReadPool:
 
     async def _fetch_once(self, sql: str, arguments: list[Any]) -> list[asyncpg.Record]:
         await self._wait_for_place()
+        self._free -= 1
         try:
             connection = self._take_idle() or await self._connect()
             try:
@@ -192,7 +195,13 @@ class ReadPool:
             finally:
                 self._idle.append(connection)
         finally:
+            self._free += 1
             self._places.release()
+
+    @property
+    def in_use(self) -> int:
+        """How many connections are lent out."""
+        return self.size - self._free
 
     async def _wait_for_place(self) -> None:
         if not self._places.locked():

@@ -157,6 +157,11 @@ class PasswordHasher:
         """Let the threads end."""
         self._threads.shutdown(wait=False, cancel_futures=True)
 
+    @property
+    def waiting(self) -> int:
+        """How many wait for their turn."""
+        return self._waiting
+
     async def _wait(self) -> None:
         if self._free.locked() and self._waiting >= self._queue_limit:
             raise TooManyLogIns

@@ -7,6 +7,7 @@ from typing import Annotated, Self
 from pydantic import Field, SecretStr, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from pricebook.core.operating_groups import MetricsSettings
 from pricebook.core.setting_groups import (
     AuthSettings,
     DatabaseSettings,
@@ -112,6 +113,7 @@ class Settings(BaseSettings):
     files: FileSettings = FileSettings()
     retention: RetentionSettings = RetentionSettings()
     log: LogSettings = LogSettings()
+    metrics: MetricsSettings = MetricsSettings()
 
     @model_validator(mode="after")
     def _servers_come_together(self) -> Self:

@@ -12,6 +12,8 @@ class Traffic:
     def __init__(self) -> None:
         """Begin in quiet."""
         self._last_at = -_LULL_SECONDS
+        self.under_way = 0
+        """Requests that are being answered, streams apart."""
 
     def note(self) -> None:
         """Take note of a request."""

@@ -22,6 +22,7 @@ from pricebook.core.errors import (
 )
 from pricebook.core.files import Files, FilesAwayError
 from pricebook.core.idempotency import IdempotencyKeyInUse
+from pricebook.core.metrics import note_upload
 from pricebook.core.setting_groups import ImportSettings
 
 CONTENT_CODINGS: Final = ("identity", "gzip", "zstd")
@@ -150,6 +151,7 @@ class _Receiving:
         async for chunk in content:
             if chunk:
                 self._size += len(chunk)
+                note_upload(len(chunk))
                 if self._digest is not None:
                     self._digest.update(chunk)
                 yield chunk

@@ -12,6 +12,7 @@ from pricebook.core.database import Database
 from pricebook.core.errors import PricebookError
 from pricebook.core.files import Files
 from pricebook.core.leases import Lease
+from pricebook.core.metrics import note_job
 from pricebook.core.outbox import record
 from pricebook.core.principal import Principal, Role
 from pricebook.core.settings import Settings
@@ -78,6 +79,8 @@ class Run:
     """Whether its end is in a transaction that is not over yet."""
     is_completed: bool = False
     said_count: int = 0
+    began: float = field(default_factory=time.monotonic)
+    """A moment of `time.monotonic`."""
     _phase_began: float = field(default_factory=time.monotonic)
 
     @property
@@ -149,6 +152,7 @@ async def end(session: AsyncSession, run: Run, status: Status, words: str, **val
         job_id=run.job.id, kind=found.kind, status=status.value, owner_id=found.owner_id
     )
     record(session, fact)
+    note_job(found.kind, status.value, time.monotonic() - run.began)
 
 
 async def write_log(session: AsyncSession, run: Run, last_words: str | None = None) -> list[int]:

@@ -1,10 +1,11 @@
 """Selects over what is still to be done, whoever's it is."""
 
 from datetime import timedelta
+from typing import Any
 
 from sqlalchemy import Float, Select, func, inspect, literal, select, union_all
 
-from pricebook.core.deliveries import Delivery, Status
+from pricebook.core.deliveries import Delivery, Status, is_pending
 from pricebook.core.leases import is_free
 from pricebook.core.outbox import EventRecord
 from pricebook.jobs.models import Job
@@ -12,6 +13,10 @@ from pricebook.jobs.status import Status as JobStatus
 
 EVENTS = "events"
 MAILS = "mails"
+JOBS = "jobs"
+
+COUNTED_AT_MOST = 10_000
+"""Whoever wants to know how much waits learns no more than that it is at least so much."""
 
 # Whatever is under way has been first in line.
 _LOOKED_AT = 100
@@ -36,6 +41,27 @@ def waiting() -> Select[str, float]:
     found = union_all(*rows).subquery()
     age = func.extract("epoch", func.now() - found.c.since).cast(Float)
     return select(found.c.kind, age.label("seconds")).where(found.c.since.is_not(None))
+
+
+def pending() -> Select[*tuple[Any, ...]]:
+    """Count, by kind, what is still to be done, due or not."""
+    kinds: dict[str, Select[Any]] = {
+        EVENTS: select(EventRecord.id).where(EventRecord.expanded_at.is_(None)),
+        JOBS: select(Job.id).where(Job.is_unfinished()),
+        **{name: select(table.id).where(is_pending(table)) for name, table in _tables()},
+    }
+    rows = [
+        select(
+            literal(kind).label("kind"),
+            select(func.count())
+            .select_from(what.limit(COUNTED_AT_MOST).subquery())
+            .scalar_subquery()
+            .label("count"),
+        )
+        for kind, what in kinds.items()
+    ]
+    found = union_all(*rows).subquery()
+    return select(found.c.kind, found.c.count)
 
 
 def died_within(period: timedelta) -> Select[str, int]:

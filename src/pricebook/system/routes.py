@@ -4,14 +4,17 @@ Health routes are not counted against any limit: a load balancer that shares its
 busy caller must still be answered.
 """
 
+from hmac import compare_digest
 from typing import Annotated, Any, cast
 
 import orjson
 from fastapi import APIRouter, Depends, Request, Response, status
 from fastapi.responses import HTMLResponse, PlainTextResponse, RedirectResponse
+from pydantic import SecretStr
 from starlette.staticfiles import StaticFiles
 
-from pricebook.core.current import Public
+from pricebook.core import metrics
+from pricebook.core.current import CredentialsInvalid, Public, bearer_token
 from pricebook.system import pages
 from pricebook.system.schemas import Health, Liveness, Status
 from pricebook.system.service import HealthMonitor
@@ -61,6 +64,27 @@ async def read_readiness(known: Monitor, response: Response) -> Health:
     response.status_code = _status_of(health)
     response.headers["Cache-Control"] = "no-store"
     return health
+
+
+async def _may_read_metrics(request: Request) -> None:
+    """Ask for the token of the settings, if there is one."""
+    wanted: SecretStr | None = request.app.state.settings.metrics.token
+    given = bearer_token(request) or ""
+    if wanted and not compare_digest(given.encode(), wanted.get_secret_value().encode()):
+        raise CredentialsInvalid
+
+
+@router.get(
+    "/metrics",
+    response_class=PlainTextResponse,
+    dependencies=[Depends(_may_read_metrics)],
+    responses={401: {"description": "A token is set, and this is not it."}},
+)
+async def read_metrics(request: Request) -> Response:
+    """Tell Prometheus what all processes of this address have counted."""
+    registries = await request.app.state.measuring.registries()
+    headers = {"Content-Type": metrics.MEDIA_TYPE, "Cache-Control": "no-store"}
+    return Response(metrics.exposition(*registries), headers=headers)
 
 
 @router.get(
