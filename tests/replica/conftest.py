@@ -45,8 +45,10 @@ def _standby(primary: Postgres, tmp_path_factory: pytest.TempPathFactory) -> Ite
 @pytest.fixture
 def standby(_standby: Standby) -> Iterator[Standby]:
     """A replica that runs and streams, whatever the test before did to it."""
-    if _standby.is_spoilt or not _standby.is_alive():
+    if _standby.is_spoilt:
         _standby.rebuild()
+    elif not _standby.is_alive():
+        _standby.start()
     _standby.delay("0")
     return _standby
 

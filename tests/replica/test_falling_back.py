@@ -5,17 +5,20 @@ import os
 import signal
 import time
 
+import asyncpg
 import pytest
 from pydantic import SecretStr
-from sqlalchemy import func, select
+from sqlalchemy import column, func, select, table
 from tests.conftest import asyncpg_url, connected, until
 from tests.replica.conftest import HAMMER
 
 from pricebook.core.mendable import MendableError
 from pricebook.core.reading import Compiled
 from pricebook.core.replica_check import look_at_replicas
+from pricebook.items.models import Item
 
 LONGEST_SECONDS = 2.5
+_COUNT = Compiled(select(func.count()).select_from(Item))
 
 
 async def read_for(till, seconds):
@@ -36,29 +39,21 @@ async def read_for(till, seconds):
     return slowest
 
 
-async def test_it_stops_and_comes_back(till, standby):
-    reading = asyncio.create_task(read_for(till, 3))
+@pytest.mark.parametrize("death", [signal.SIGINT, signal.SIGKILL])
+async def test_it_ends_and_comes_back(death, till, standby):
+    reading = asyncio.create_task(read_for(till, 1))
     await asyncio.sleep(0.3)
-    await asyncio.to_thread(standby.stop)
+    os.kill(standby.pid, death)
     assert await reading < LONGEST_SECONDS
     assert till.replica.is_late
     health = (await till.get("/health/ready")).json()
     (part,) = (part for part in health["parts"] if part["name"] == "replica")
     assert (part["status"], part["is_critical"]) == ("failing", False)
     assert health["status"] == "ok"
-    standby.start()
-    await till.is_followed()
-    assert (await till.as_("viewer").reads("/v1/items"))[1] == "replica"
-
-
-async def test_it_is_killed_hard(till, standby):
-    reading = asyncio.create_task(read_for(till, 2))
-    await asyncio.sleep(0.3)
-    os.kill(standby.pid, signal.SIGKILL)
-    assert await reading < LONGEST_SECONDS
     await asyncio.to_thread(standby.stop)
     standby.start()
     await till.is_followed()
+    assert (await till.as_("viewer").reads("/v1/items"))[1] == "replica"
 
 
 async def test_it_freezes(till, standby):
@@ -66,10 +61,10 @@ async def test_it_freezes(till, standby):
     await read_for(till, 0.2)
     standby.freeze()
     try:
-        assert await read_for(till, 3) < LONGEST_SECONDS
+        assert await read_for(till, 1.5) < LONGEST_SECONDS
         assert till.replica.complaint
         # From then on nobody waits for it at all.
-        assert await read_for(till, 1) < 1
+        assert await read_for(till, 0.3) < 1
     finally:
         standby.thaw()
     await till.is_followed()
@@ -86,7 +81,7 @@ async def test_it_is_promoted(till, standby, both):
         await connection.execute(
             "INSERT INTO items (sku, name, price, currency) VALUES ('ELSE-1', 'Other', 1, 'EUR')"
         )
-    for _ in range(5):
+    for _ in range(3):
         assert (await till.as_("viewer").get("/v1/items/by-sku/ELSE-1")).status_code == 404
         await asyncio.sleep(0.3)
     with pytest.raises(MendableError, match="promoted"):
@@ -106,24 +101,18 @@ async def test_the_primary_or_another_cluster_is_not_taken_for_a_replica(
 
 
 async def test_a_read_that_stands_in_the_way_of_replaying_is_read_again(till, standby, primary):
-    standby.configure(max_standby_streaming_delay="100ms")
-    slow = Compiled(select(func.count(), func.pg_sleep(2)).select_from(func.generate_series(1, 2)))
-    held = Compiled(select(func.pg_sleep(3), func.count()).select_from(_items()))
+    standby.configure(max_standby_streaming_delay="50ms")
+    held = Compiled(select(func.pg_sleep(1)).select_from(Item.__table__.alias()).limit(1))
+    await till.as_("editor").post("/v1/items", json=HAMMER)
+    await until(lambda: till.replica.reads().value(_COUNT))
+    reading = asyncio.create_task(till.replica.reads().rows(held))
+    await asyncio.sleep(0.3)
     async with connected(primary.url) as connection:
-        reading = asyncio.create_task(till.replica.reads().rows(held))
-        await asyncio.sleep(0.5)
-        # An exclusive lock is replayed on the replica, where a reader holds the table.
+        # What locks a table is replayed as a lock, and a reader holds it up.
         await connection.execute("BEGIN; LOCK TABLE items IN ACCESS EXCLUSIVE MODE; COMMIT")
-        assert len(await reading) == 1
-    assert slow.sql
+    assert len(await reading) == 1
     assert till.replica.counts.primary["conflict"] == 1
     standby.configure(max_standby_streaming_delay="30s")
-
-
-def _items():
-    from pricebook.items.models import Item
-
-    return Item.__table__
 
 
 async def test_more_readers_than_connections_read_from_the_primary(till):
@@ -133,18 +122,26 @@ async def test_more_readers_than_connections_read_from_the_primary(till):
     assert till.replica.counts.primary["full"] == 4
 
 
-async def test_a_replica_that_has_not_heard_of_a_column_yet_fails_no_read(till, standby, primary):
+async def test_a_replica_that_has_not_heard_of_a_table_yet_fails_no_read(till, standby, primary):
+    """New code runs as soon as the primary is migrated."""
     standby.delay("1min")
+    statement = Compiled(select(column("number")).select_from(table("fresh")))
     async with connected(primary.url) as connection:
         await connection.execute("CREATE TABLE fresh AS SELECT 7 AS number")
         try:
-            from sqlalchemy import column, table
-
-            statement = Compiled(select(column("number")).select_from(table("fresh")))
             assert await till.replica.reads().value(statement) == 7
         finally:
             await connection.execute("DROP TABLE fresh")
     assert till.replica.counts.primary["failed"] == 1
+
+
+async def test_a_read_that_runs_out_of_its_time_is_not_given_it_twice(both, serve):
+    short = both.database.model_copy(update={"statement_timeout_seconds": 0.2})
+    client = await serve(both.model_copy(update={"database": short}))
+    await client.is_followed()
+    with pytest.raises(asyncpg.QueryCanceledError):
+        await client.replica.reads().value(Compiled(select(func.pg_sleep(5))))
+    assert not client.replica.counts.primary
 
 
 async def test_of_several_hosts_one_that_is_well_is_read(both, serve, standby):
@@ -157,10 +154,7 @@ async def test_of_several_hosts_one_that_is_well_is_read(both, serve, standby):
 
 
 async def test_doctor_says_how_the_replica_is_doing(both, standby):
-    assert await look_at_replicas(both) in {"1 can be read, none is behind"} or True
+    assert (await look_at_replicas(both)).startswith("1 can be read, ")
     standby.stop()
     with pytest.raises(MendableError, match="PRICEBOOK_DATABASE_REPLICA_URL"):
         await look_at_replicas(both)
-
-
-assert HAMMER

@@ -110,12 +110,21 @@ class Replica:
         """Return the pool for a read that may lag: of the replica if it may be read now."""
         if not self.is_late:
             return self._reads
-        return self.primary("away" if self.complaint else "late")
+        return self.primary(self.reason)
+
+    @property
+    def reason(self) -> str:
+        """Why it is not read now, in a word."""
+        return "away" if self.complaint else "late"
 
     def primary(self, reason: str) -> ReadPool:
         """Return the primary's pool, and count why."""
-        self.counts.primary[reason] += 1
+        self.count_primary(reason)
         return self._primary
+
+    def count_primary(self, reason: str) -> None:
+        """Count a read that the primary takes over."""
+        self.counts.primary[reason] += 1
 
     def can_catch_up_within(self, seconds: float) -> bool:
         """Whether it is worth a try to wait for it so long."""
@@ -134,7 +143,7 @@ class Replica:
                 await self._follow_one()
                 await asyncio.sleep(_TRY_AGAIN_SECONDS if self.complaint else 0)
         finally:
-            self.lose("the process is stopping")
+            self._let_go()
 
     def in_words(self) -> str:
         """Say how it is doing."""
@@ -153,8 +162,11 @@ class Replica:
         if self.complaint is None:
             log.warning("replica is not read", reason=complaint)
         self.complaint = complaint
-        self._fresh_at = -math.inf
         self._has_looked = True
+        self._let_go()
+
+    def _let_go(self) -> None:
+        self._fresh_at = -math.inf
         self._marks.clear()
         self._reads.close()
         for let_go in self.when_lost:
@@ -247,13 +259,16 @@ class _ReplicaReads(ReadPool):
         return "failed"
 
     async def _connect(self) -> Connection:
-        self._options["dsn"] = self._replica.url
+        url = self._options["dsn"] = self._replica.url
         connection = await super()._connect()
         # Behind one name there may be several servers: each of them is to be a standby.
         if not await connection.fetchval("SELECT pg_is_in_recovery()"):
             connection.terminate()
             message = "has been promoted, or is the primary itself"
             raise NotReadableError(message)
+        if url != self._replica.url:
+            # Another one of several has been followed since.
+            connection.terminate()
         return connection
 
 

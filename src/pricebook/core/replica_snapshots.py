@@ -66,7 +66,7 @@ class Snapshots:
             return self.primary
         if self._known.can_catch_up_within(_CATCH_UP_SECONDS):
             return self._replica
-        self._known.primary("away" if self._known.complaint else "late")
+        self._known.count_primary(self._known.reason)
         return self.primary
 
     @property
@@ -110,7 +110,7 @@ class _ReplicaSnapshots(SnapshotPool):
             # It has had its time, and is not given as much again.
             raise
         except _FAULTS as error:
-            self._replica.primary("failed")
+            self._replica.count_primary("failed")
             raise ReplicaFailedError from error
         self._replica.counts.replica += 1
 
