@@ -3,6 +3,7 @@
 import os
 import shutil
 import signal
+from contextlib import suppress
 from pathlib import Path
 
 from pricebook.core.embedded import Postgres
@@ -42,7 +43,8 @@ class Standby(Postgres):
     def _signal_all(self, number: signal.Signals) -> None:
         backends = Path(f"/proc/{self.pid}/task/{self.pid}/children").read_text().split()
         for pid in (self.pid, *map(int, backends)):
-            os.kill(pid, number)
+            with suppress(ProcessLookupError):
+                os.kill(pid, number)
 
     def rebuild(self) -> None:
         """Throw it away, and make it anew."""

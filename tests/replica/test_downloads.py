@@ -57,6 +57,14 @@ async def test_a_writer_exports_from_the_replica_what_it_has_just_written(till):
         assert source == "replica"
 
 
+async def test_an_export_waits_for_a_replica_that_is_a_little_late(till, standby):
+    standby.delay("300ms")
+    for number in range(3):
+        sku = f"JUST-{number}"
+        await till.as_("editor").post("/v1/items", json=HAMMER | {"sku": sku})
+        assert f'"{sku}"' in (await exported(till))[0]
+
+
 async def test_a_lagging_replica_delays_no_export_and_takes_nothing_from_it(till, standby):
     standby.delay("5s")
     began = asyncio.get_running_loop().time()

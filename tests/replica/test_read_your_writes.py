@@ -52,5 +52,5 @@ async def work(two, standby, seconds, every):
 
 async def test_a_writer_reads_its_own_write_and_others_read_from_the_replica(two, standby):
     found = await work(two, standby, seconds=5, every=2)
-    assert found.pairs > 50
-    assert found.share > 0.3
+    assert found.pairs > 10
+    assert found.share > 0.1

@@ -39,8 +39,9 @@ from typing import Any
 import asyncpg
 import structlog
 
-from pricebook.core.database import asyncpg_url, server_settings_of
+from pricebook.core.database import server_settings_of
 from pricebook.core.reading import Compiled, Connection, ReadPool
+from pricebook.core.replica_urls import replica_urls
 from pricebook.core.settings import Settings
 from pricebook.core.wal import STANDING, Log, NotReadableError, Standing, check_replica
 
@@ -270,17 +271,6 @@ class _ReplicaReads(ReadPool):
             # Another one of several has been followed since.
             connection.terminate()
         return connection
-
-
-def replica_urls(settings: Settings) -> list[str]:
-    """Return a URL, as asyncpg takes it, for each host that the setting names."""
-    if settings.database_replica_url is None:
-        return []
-    primary = settings.model_copy(update={"database_url": settings.database_replica_url})
-    scheme, _, rest = asyncpg_url(primary).partition("://")
-    place, slash, path = rest.partition("/")
-    user, at, hosts = place.rpartition("@")
-    return [f"{scheme}://{user}{at}{host}{slash}{path}" for host in hosts.split(",")]
 
 
 @asynccontextmanager

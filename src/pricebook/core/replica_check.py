@@ -6,7 +6,7 @@ import asyncpg
 
 from pricebook.core.mendable import MendableError
 from pricebook.core.reading import Connection
-from pricebook.core.replica import replica_urls
+from pricebook.core.replica_urls import replica_urls
 from pricebook.core.schema_head import connect
 from pricebook.core.settings import Settings
 from pricebook.core.wal import STANDING, NotReadableError, Standing, check_replica
