@@ -14,7 +14,7 @@ Everyone else reads from the primary: whoever may have written sees it, with not
 to share between processes or to lose with one of them or with Valkey. To remember who has written
 could send more there, but what one process knows, another has to ask for: that costs a round trip
 for each read, as much as the read itself. `Cache-Control: no-cache` asks for the primary as well,
-for who has heard of a change by other ways.
+for those who have heard of a change by other ways.
 
 Only the routes that name it (`core/session.lagging_pool`) read from a replica. Rights, credentials,
 brakes, stored answers, jobs and live streams know the primary alone.
