@@ -1,10 +1,19 @@
 """Thousands of writes that are read at once, while processes die and Valkey forgets."""
 
 import pytest
-from tests.replica.conftest import _standby, both, primary, primary_database, standby, tokens
+from tests.replica.conftest import (
+    _database,
+    _standby,
+    both,
+    primary,
+    primary_database,
+    standby,
+    tokens,
+)
 from tests.replica.test_read_your_writes import start, two, valkey, work
 
 __all__ = [
+    "_database",
     "_standby",
     "both",
     "primary",

@@ -8,6 +8,7 @@ from uuid import uuid4
 import httpx2
 import pytest
 from alembic import command
+from fastapi import FastAPI
 from pydantic import SecretStr
 from tests.conftest import Api, alembic_config, asyncpg_url, until
 from tests.standby import Standby
@@ -53,31 +54,36 @@ def standby(_standby: Standby) -> Iterator[Standby]:
     return _standby
 
 
-@pytest.fixture
-def both(settings: Settings, primary: Postgres, standby: Standby) -> Settings:
+@pytest.fixture(scope="session")
+def both(settings: Settings, primary: Postgres, _standby: Standby) -> Settings:
     return settings.model_copy(
         update={
             "database_url": SecretStr(asyncpg_url(primary.url)),
-            "database_replica_url": SecretStr(asyncpg_url(standby.url)),
+            "database_replica_url": SecretStr(asyncpg_url(_standby.url)),
             "replica": ReplicaSettings(max_lag_seconds=20),
         }
     )
 
 
-@pytest.fixture
-async def primary_database(both: Settings) -> AsyncIterator[Database]:
+@pytest.fixture(scope="session")
+async def _database(both: Settings) -> AsyncIterator[Database]:
     async with open_database(both, "tests") as database:
         yield database
-        async with database.engine.connect() as connection:
-            raw = (await connection.get_raw_connection()).driver_connection
-            await raw.execute("DELETE FROM items; DELETE FROM events; DELETE FROM jobs")
 
 
 @pytest.fixture
-async def tokens(primary_database: Database) -> dict[str, str]:
+async def primary_database(_database: Database, standby: Standby) -> AsyncIterator[Database]:
+    yield _database
+    async with _database.engine.connect() as connection:
+        raw = (await connection.get_raw_connection()).driver_connection
+        await raw.execute("DELETE FROM items; DELETE FROM events; DELETE FROM jobs")
+
+
+@pytest.fixture(scope="session")
+async def tokens(_database: Database) -> dict[str, str]:
     """Credentials: of sessions by their roles, of API keys by the widest of their scopes."""
     found = {}
-    async with primary_database.sessions.begin() as session:
+    async with _database.sessions.begin() as session:
         for role in Role:
             email = f"{role}-{uuid4().hex}@example.com"
             user = User(email=email, name=role, role=role, hashed_password="")
@@ -123,7 +129,9 @@ class Till(Api):
 
 
 @pytest.fixture
-async def serve(tokens: dict[str, str]) -> AsyncIterator[Callable[[Settings], Awaitable[Till]]]:
+async def serve(
+    tokens: dict[str, str], primary_database: Database
+) -> AsyncIterator[Callable[[Settings], Awaitable[Till]]]:
     """Start the application of a process with these settings."""
     async with AsyncExitStack() as started:
 
@@ -135,8 +143,18 @@ async def serve(tokens: dict[str, str]) -> AsyncIterator[Callable[[Settings], Aw
         yield run
 
 
+@pytest.fixture(scope="session")
+async def _process(both: Settings) -> AsyncIterator[FastAPI]:
+    application = create_app(both)
+    async with application.router.lifespan_context(application):
+        yield application
+
+
 @pytest.fixture
-async def till(both: Settings, serve: Callable[[Settings], Awaitable[Till]]) -> Till:
-    client = await serve(both)
+async def till(_process: FastAPI, tokens: dict[str, str], primary_database: Database) -> Till:
+    """One process for all tests: whatever became of its replica, it goes on by itself."""
+    client = Till(_process, tokens)
     await client.is_followed()
+    client.replica.counts.replica = 0
+    client.replica.counts.primary.clear()
     return client

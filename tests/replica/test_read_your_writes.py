@@ -15,7 +15,7 @@ __all__ = ["start", "valkey"]
 
 
 @pytest.fixture
-async def two(both, tokens, start, valkey):
+async def two(both, tokens, primary_database, start, valkey):
     """Two API processes, items that the replica knows, and a replica that lags by 5 s."""
     ours = both.model_copy(update={"redis_url": SecretStr(valkey.url)})
     processes = [start(ForkedApi, ours) for _ in range(2)]
