@@ -19,6 +19,8 @@ class Pairs:
     urls: Sequence[str]
     writer: str
     reader: str
+    least: int = 0
+    """So many pairs are made, however long that takes."""
     pairs: int = 0
     stale: list[str] = field(default_factory=list)
     surprises: list[str] = field(default_factory=list)
@@ -42,6 +44,9 @@ class Pairs:
                 assert reply.status_code == 201, reply.text
                 self.written[reply.json()["id"]] = 1
 
+    def goes_on(self, end: float) -> bool:
+        return time.monotonic() < end or self.pairs < self.least
+
     async def run(self, seconds: float) -> None:
         """Let one writer an item work, and two others read, for so long."""
         end = time.monotonic() + seconds
@@ -54,7 +59,7 @@ class Pairs:
 
     async def _write(self, client: httpx2.AsyncClient, item_id: str, end: float) -> None:
         path, number = f"/v1/items/{item_id}", 0
-        while time.monotonic() < end:
+        while self.goes_on(end):
             number += 1
             price = f"{number}.0000"
             reply = await self._ask(client, "PATCH", path, json={"price": price})
@@ -70,7 +75,7 @@ class Pairs:
             self.pairs += 1
 
     async def _look(self, client: httpx2.AsyncClient, ids: Sequence[str], end: float) -> None:
-        while time.monotonic() < end:
+        while self.goes_on(end):
             item_id = random.choice(ids)
             answered = self.written[item_id]
             reply = await self._ask(client, "GET", f"/v1/items/{item_id}")
