@@ -180,6 +180,7 @@ async def test_doctor_finds_everything_fine(run: Run, worker_alive: None, smtp: 
     assert subjects == [
         "settings",
         "database",
+        "replica",
         "schema",
         "valkey",
         "worker",

@@ -21,6 +21,7 @@ from pricebook.core.mail import Mailer
 from pricebook.core.mendable import MendableError
 from pricebook.core.queue import JOBS_QUEUE, sees_worker
 from pricebook.core.reading import Compiled, Row
+from pricebook.core.replica_check import look_at_replicas
 from pricebook.core.schema_head import DatabaseAwayError, check_schema, connect
 from pricebook.core.sealing import SealBrokenError, Sealer
 from pricebook.core.settings import Settings
@@ -83,6 +84,13 @@ async def _check_database(settings: Settings) -> str:
         message = "extension pg_trgm is missing: install PostgreSQL's contrib package"
         raise MendableError(message)
     return f"PostgreSQL {version.major}.{version.minor} answers"
+
+
+async def _check_replica(settings: Settings) -> str:
+    try:
+        return await look_at_replicas(settings)
+    except DatabaseAwayError as error:
+        raise MendableError(_WITHOUT_DATABASE) from error
 
 
 async def _check_schema(settings: Settings) -> str:
@@ -267,6 +275,7 @@ def _existing(path: Path) -> Path:
 CHECKS: dict[str, Callable[[Settings], Awaitable[str]]] = {
     "settings": _check_settings,
     "database": _check_database,
+    "replica": _check_replica,
     "schema": _check_schema,
     "valkey": _check_valkey,
     "worker": _check_worker,

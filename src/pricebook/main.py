@@ -18,11 +18,12 @@ from pricebook.core.openapi import DocumentedApp
 from pricebook.core.problems import install_problems
 from pricebook.core.queue import JOBS_QUEUE, WORK, Hints
 from pricebook.core.rate_limits import RateLimiter
+from pricebook.core.replica import following
+from pricebook.core.replica_snapshots import Snapshots
 from pricebook.core.route_table import RouteTable
 from pricebook.core.sealing import Sealer
 from pricebook.core.security import PasswordHasher
 from pricebook.core.settings import Settings
-from pricebook.core.snapshots import SnapshotPool
 from pricebook.core.streaming import Streams
 from pricebook.core.traffic import Traffic
 from pricebook.core.uploads import Uploads
@@ -86,19 +87,21 @@ def _lifespan(settings: Settings) -> Lifespan:
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         async with (
             open_database(settings, "pricebook-api") as database,
+            following(settings, "pricebook-api", database.reads) as replica,
             _valkey(settings) as valkey,
             _limiter(settings, valkey) as limiter,
             _hints(Hints(valkey)) as hints,
             _hints(Hints(valkey, WORK, JOBS_QUEUE)) as job_hints,
         ):
             app.state.database = database
+            app.state.replica = replica
             app.state.valkey = valkey
             app.state.limiter = limiter
             app.state.hints = hints
             app.state.job_hints = job_hints
             app.state.files = Files(settings)
             app.state.uploads = Uploads(settings.imports, app.state.files)
-            app.state.health = HealthMonitor(database, valkey, settings.mail)
+            app.state.health = HealthMonitor(database, valkey, settings.mail, replica)
             app.state.measuring = Measuring(database)
             app.state.hasher = PasswordHasher(settings.auth)
             app.state.sealer = Sealer(settings)
@@ -148,8 +151,13 @@ async def _streams(app: FastAPI, settings: Settings) -> AsyncIterator[None]:
 
 @asynccontextmanager
 async def _downloads(app: FastAPI, settings: Settings) -> AsyncIterator[None]:
-    is_busy = app.state.traffic.is_busy
-    pool = SnapshotPool(settings, "pricebook-exports", settings.exports.at_once, is_busy)
+    pool = Snapshots(
+        settings,
+        "pricebook-exports",
+        settings.exports.at_once,
+        app.state.replica,
+        app.state.traffic.is_busy,
+    )
     app.state.downloads = Downloads(settings.exports, pool)
     yield
     pool.close()

@@ -163,7 +163,7 @@ async def test_one_that_fails_midway_never_ends_neatly(
 
 async def test_one_that_cannot_begin_is_a_problem(serve, editor):
     server = await serve()
-    pool = server.app.state.downloads.pool
+    pool = server.app.state.downloads.pool.primary
     pool._options["dsn"] = "postgresql://nobody:x@127.0.0.1:1/nothing"
     problem = await (await server.export(editor)).read_problem()
     assert problem["status"] == 503
@@ -192,7 +192,7 @@ async def test_150_abandoned_midway_leave_nothing_behind(serve, editor, many_ite
         for reader in readers:
             reader.leave()
         await until(lambda: not len(server.app.state.downloads))
-    pool = server.app.state.downloads.pool
+    pool = server.app.state.downloads.pool.primary
     assert pool._free == 10
 
     async def is_at_rest():

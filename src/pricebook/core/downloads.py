@@ -17,8 +17,9 @@ from starlette.types import Receive, Scope, Send
 from pricebook.core.compression import Encoding, compressed, negotiate
 from pricebook.core.file_download import attachment
 from pricebook.core.metrics import note_export
+from pricebook.core.replica_snapshots import ReplicaFailedError, Snapshots
 from pricebook.core.setting_groups import ExportSettings
-from pricebook.core.snapshots import Snapshot, SnapshotPool
+from pricebook.core.snapshots import Snapshot
 from pricebook.core.streaming import ABORT, left
 
 TRAILERS: Final = "http.response.trailers"
@@ -45,8 +46,8 @@ class Download:
 class Downloads:
     """All downloads of a process, and its hold on them."""
 
-    def __init__(self, settings: ExportSettings, pool: SnapshotPool) -> None:
-        """Bound them by the settings, and read from snapshots of the pool."""
+    def __init__(self, settings: ExportSettings, pool: Snapshots) -> None:
+        """Bound them by the settings, and read from snapshots of `pool`."""
         self.pool = pool
         self.stall_seconds = settings.stall_seconds
         self._most_seconds = settings.max_minutes * 60
@@ -120,8 +121,17 @@ class DownloadResponse(Response):
                 leaving.cancel()
 
     async def _send_all(self, scope: Scope, send: Send) -> None:
+        try:
+            await self._send_snapshot(scope, send)
+        except ReplicaFailedError:
+            # What has gone out cannot be taken back, and another moment would not go on from there.
+            if scope["pricebook.exchange"].status:
+                raise
+            await self._send_snapshot(scope, send, on_primary=True)
+
+    async def _send_snapshot(self, scope: Scope, send: Send, *, on_primary: bool = False) -> None:
         has_trailers = TRAILERS in (scope.get("extensions") or {})
-        async with self._downloads.pool.snapshot() as snapshot:
+        async with self._downloads.pool.snapshot(on_primary=on_primary) as snapshot:
             count = self._download.count
             rows_ahead = await count(snapshot) if count else None
             chunks = compressed(self._download.chunks(snapshot), self._encoding)

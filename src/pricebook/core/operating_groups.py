@@ -5,6 +5,7 @@ from typing import Annotated
 from pydantic import Field, SecretStr
 
 from pricebook.core.setting_groups import Group
+from pricebook.core.setting_types import PositiveSeconds
 
 
 class MetricsSettings(Group):
@@ -17,3 +18,11 @@ class MetricsSettings(Group):
         0, description="Port at which a worker serves /metrics and /health/live; 0: none."
     )
     worker_host: str = Field("127.0.0.1", description="Address of that port.")
+
+
+class ReplicaSettings(Group):
+    """Reads that go to a replica (PRICEBOOK_DATABASE_REPLICA_URL)."""
+
+    max_lag_seconds: PositiveSeconds = Field(
+        10, description="A replica that is further behind is not read until it has caught up."
+    )

@@ -31,6 +31,9 @@ class Scope(StrEnum):
     WEBHOOKS_WRITE = "webhooks:write"
 
 
+_WRITING = frozenset({Scope.ITEMS_WRITE, Scope.USERS_WRITE, Scope.WEBHOOKS_WRITE})
+
+
 @dataclass(frozen=True, slots=True)
 class Principal:
     """A caller whose credential has been checked."""
@@ -55,6 +58,16 @@ class Principal:
     def is_person(self) -> bool:
         """Whether a person logged in, rather than a system with an API key."""
         return self.scopes is None
+
+    @property
+    def may_write(self) -> bool:
+        """Whether the credential may ever have changed anything that others read.
+
+        Only what cannot change is asked: a session ends with its role, a key keeps its scopes.
+        """
+        if self.scopes is None:
+            return self.role is not Role.VIEWER
+        return not self.scopes.isdisjoint(_WRITING)
 
     def allows(self, scope: Scope | None) -> bool:
         """Whether the credential may be used for `scope`."""

@@ -8,8 +8,10 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from pricebook.core.database import Database
 from pricebook.core.outbox import has_events
+from pricebook.core.principal import Principal
 from pricebook.core.queue import Hints, has_jobs
 from pricebook.core.reading import ReadPool
+from pricebook.core.replica import Replica
 
 
 async def request_session(
@@ -36,6 +38,24 @@ def read_pool(request: Request) -> ReadPool:
     """Return the pool for reads that need no transaction."""
     database: Database = request.app.state.database
     return database.reads
+
+
+def lagging_pool(request: Request, reader: Principal | None) -> ReadPool:
+    """Return the pool for a read by someone who may be told what was true some seconds ago.
+
+    That is nobody who may have written: see `core.replica`.
+    """
+    replica: Replica | None = request.app.state.replica
+    if replica is None:
+        return read_pool(request)
+    headers: dict[bytes, bytes] = request.scope["pricebook.exchange"].headers
+    # A public route does not ask whose credentials come with a request, so they may be a writer's.
+    if b"authorization" in headers if reader is None else reader.may_write:
+        return replica.primary("may_write")
+    # RFC 9111, section 5.2.1.4.
+    if b"no-cache" in headers.get(b"cache-control", b""):
+        return replica.primary("no_cache")
+    return replica.reads()
 
 
 async def _injected_read_pool(request: Request) -> ReadPool:

@@ -7,7 +7,7 @@ from typing import Annotated, Self
 from pydantic import Field, SecretStr, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
-from pricebook.core.operating_groups import MetricsSettings
+from pricebook.core.operating_groups import MetricsSettings, ReplicaSettings
 from pricebook.core.setting_groups import (
     AuthSettings,
     DatabaseSettings,
@@ -48,6 +48,7 @@ __all__ = [
     "LimitSettings",
     "LogSettings",
     "MailSettings",
+    "ReplicaSettings",
     "RetentionSettings",
     "Settings",
     "StreamSettings",
@@ -70,6 +71,11 @@ class Settings(BaseSettings):
 
     database_url: DatabaseUrl | None = Field(
         None, description="PostgreSQL to use; without it `pricebook up` starts its own."
+    )
+    database_replica_url: DatabaseUrl | None = Field(
+        None,
+        description="Replicas of that PostgreSQL, to be read by those who do not write; several "
+        "hosts with commas.",
     )
     redis_url: RedisUrl | None = Field(
         None, description="Valkey or Redis to use; without it `pricebook up` starts its own."
@@ -99,6 +105,7 @@ class Settings(BaseSettings):
     )
 
     database: DatabaseSettings = DatabaseSettings()
+    replica: ReplicaSettings = ReplicaSettings()
     http: HttpSettings = HttpSettings()
     auth: AuthSettings = AuthSettings()
     limits: LimitSettings = LimitSettings()
@@ -119,6 +126,9 @@ class Settings(BaseSettings):
     def _servers_come_together(self) -> Self:
         if (self.database_url is None) != (self.redis_url is None):
             message = "set both PRICEBOOK_DATABASE_URL and PRICEBOOK_REDIS_URL, or neither"
+            raise ValueError(message)
+        if self.database_replica_url is not None and self.database_url is None:
+            message = "PRICEBOOK_DATABASE_REPLICA_URL needs PRICEBOOK_DATABASE_URL"
             raise ValueError(message)
         return self
 

@@ -118,9 +118,14 @@ class SnapshotPool:
             "timeout": settings.database.pool_timeout_seconds,
             "server_settings": server_settings_of(settings, application) | _SERVER_SETTINGS,
         }
-        self._free = size
+        self._size = self._free = size
         self._idle: list[Connection] = []
         self._turns = _Turns(is_busy)
+
+    @property
+    def in_use(self) -> int:
+        """How many snapshots there are now."""
+        return self._size - self._free
 
     @asynccontextmanager
     async def snapshot(self) -> AsyncIterator[Snapshot]:
@@ -167,9 +172,9 @@ class SnapshotPool:
     async def _begin(self) -> Connection:
         """Return a connection in a transaction; the server may have closed one that was idle."""
         while self._idle:
-            with suppress(*_GONE):
-                return await _in_transaction(self._idle.pop())
-        return await _in_transaction(await asyncpg.connect(**self._options))
+            with suppress(*GONE):
+                return await in_transaction(self._idle.pop())
+        return await in_transaction(await asyncpg.connect(**self._options))
 
 
 _SERVER_SETTINGS = {
@@ -182,10 +187,11 @@ _SERVER_SETTINGS = {
 
 
 # To begin needs nothing but the connection.
-_GONE = (asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError, OSError)
+GONE = (asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError, OSError)
 
 
-async def _in_transaction(connection: Connection) -> Connection:
+async def in_transaction(connection: Connection) -> Connection:
+    """Begin a snapshot's transaction; its moment is that of its first statement."""
     try:
         await connection.execute("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY")
     except BaseException:

@@ -12,8 +12,11 @@ from sqlalchemy import func, select, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from pricebook.core.compression import Encoding, compressed
+from pricebook.core.reading import ReadPool
+from pricebook.core.replica import following
+from pricebook.core.replica_snapshots import ReplicaFailedError, Snapshots
 from pricebook.core.settings import Settings
-from pricebook.core.snapshots import Snapshot, SnapshotPool
+from pricebook.core.snapshots import Snapshot
 from pricebook.exports.files import FOLDER, path_of, query_of
 from pricebook.exports.schemas import Compression
 from pricebook.exports.service import Export, body, export_of
@@ -86,32 +89,45 @@ async def _write(run: Run, export: Export, name: str) -> Written:
     """
     limit = asyncio.timeout(run.tools.settings.exports.max_minutes * 60)
     try:
-        async with limit, _snapshot(run.tools.settings) as snapshot:
-            total = await snapshot.value(export.count, export.values)
-            run.progress("writing", 0, total)
-            written = Written()
-            async with aclosing(_chunks(run, snapshot, export, written)) as chunks:
-                await run.tools.files.write(name, chunks)
-            return written
+        async with limit:
+            try:
+                return await _write_snapshot(run, export, name)
+            except ReplicaFailedError:
+                return await _write_snapshot(run, export, name, on_primary=True)
     except TimeoutError as error:
         if limit.expired():
             raise JobRefused(_TOO_LONG) from error
         raise
 
 
+async def _write_snapshot(
+    run: Run, export: Export, name: str, *, on_primary: bool = False
+) -> Written:
+    tools = run.tools
+    async with _snapshot(tools.settings, tools.database.reads, on_primary=on_primary) as snapshot:
+        total = await snapshot.value(export.count, export.values)
+        run.progress("writing", 0, total)
+        written = Written()
+        async with aclosing(_chunks(run, snapshot, export, written)) as chunks:
+            await tools.files.write(name, chunks)
+        return written
+
+
 @asynccontextmanager
-async def _snapshot(settings: Settings) -> AsyncIterator[Snapshot]:
+async def _snapshot(
+    settings: Settings, primary: ReadPool, *, on_primary: bool
+) -> AsyncIterator[Snapshot]:
     """Open a snapshot whose statements may take as long as it is held itself."""
     seconds = settings.exports.max_minutes * 60
     patient = settings.database.model_copy(update={"statement_timeout_seconds": seconds})
-    pool = SnapshotPool(
-        settings.model_copy(update={"database": patient}), "pricebook-export-files", 1
-    )
-    try:
-        async with pool.snapshot() as snapshot:
-            yield snapshot
-    finally:
-        pool.close()
+    patiently = settings.model_copy(update={"database": patient})
+    async with following(patiently, "pricebook-export-files", primary) as replica:
+        pool = Snapshots(patiently, "pricebook-export-files", 1, replica)
+        try:
+            async with pool.snapshot(on_primary=on_primary) as snapshot:
+                yield snapshot
+        finally:
+            pool.close()
 
 
 async def _chunks(

@@ -14,9 +14,9 @@ from pricebook.core.conditions import (
 from pricebook.core.current import Editor, Public, Viewer
 from pricebook.core.pagination import Page, link_next, written_page
 from pricebook.core.principal import Principal
-from pricebook.core.reading import ReadPool, Row
+from pricebook.core.reading import Row
 from pricebook.core.routing import resource
-from pricebook.core.session import DbSession, Reads, read_pool
+from pricebook.core.session import DbSession, lagging_pool
 from pricebook.items import service
 from pricebook.items.batch import apply_batch
 from pricebook.items.models import Item
@@ -61,14 +61,14 @@ async def get_item(
 ) -> Response:
     """Return an item; `cost` and `notes` are for staff alone."""
     # Not injected: each dependency costs this route, the busiest, about a tenth of its time.
-    row = await service.get_item(read_pool(request), reader, item_id, query.fields)
+    row = await service.get_item(lagging_pool(request, reader), reader, item_id, query.fields)
     return _unless_known(request, row["json"], service.etags(item_id, row["version"])[0])
 
 
 @router.get("", response_model=Page[ItemOut], response_model_exclude_unset=True)
-async def list_items(reader: Viewer, reads: Reads, query: AnyItems, request: Request) -> Response:
+async def list_items(reader: Viewer, query: AnyItems, request: Request) -> Response:
     """Return a page of the items that pass every filter."""
-    return await _page(reads, reader, query, request)
+    return await _page(reader, query, request)
 
 
 @router.get(
@@ -77,9 +77,9 @@ async def list_items(reader: Viewer, reads: Reads, query: AnyItems, request: Req
     response_model_exclude_unset=True,
     dependencies=[Public],
 )
-async def list_public_items(reads: Reads, query: AnyItems, request: Request) -> Response:
+async def list_public_items(query: AnyItems, request: Request) -> Response:
     """Return a page of the items, as anyone may see them; it needs no credentials."""
-    return await _page(reads, None, query, request)
+    return await _page(None, query, request)
 
 
 @router.get(
@@ -90,26 +90,24 @@ async def list_public_items(reads: Reads, query: AnyItems, request: Request) -> 
     openapi_extra=TAKES_IF_NONE_MATCH,
     dependencies=[Public],
 )
-async def get_public_item(
-    item_id: UUID, reads: Reads, query: AnyFields, request: Request
-) -> Response:
+async def get_public_item(item_id: UUID, query: AnyFields, request: Request) -> Response:
     """Return an item, as anyone may see it; it needs no credentials."""
-    row = await service.get_item(reads, None, item_id, query.fields)
+    row = await service.get_item(lagging_pool(request, None), None, item_id, query.fields)
     return _unless_known(request, row["json"], service.etags(item_id, row["version"])[0])
 
 
 @router.get("/suggest", response_model=Suggestions)
 async def suggest_items(
-    reader: Viewer, reads: Reads, query: Annotated[SuggestQuery, Query()]
+    reader: Viewer, query: Annotated[SuggestQuery, Query()], request: Request
 ) -> dict[str, Any]:
     """Return the items that the text typed so far may mean."""
-    return {"items": await service.suggest_items(reads, query)}
+    return {"items": await service.suggest_items(lagging_pool(request, reader), query)}
 
 
 @router.get("/{item_id:uuid}/name", response_model=ItemName)
-async def get_item_name(item_id: UUID, reader: Viewer, reads: Reads) -> Row:
+async def get_item_name(item_id: UUID, reader: Viewer, request: Request) -> Row:
     """Return what an item is called."""
-    return await service.get_name(reads, item_id)
+    return await service.get_name(lagging_pool(request, reader), item_id)
 
 
 @router.post("", response_model=ItemOut, status_code=status.HTTP_201_CREATED)
@@ -169,11 +167,11 @@ async def delete_item(
 async def get_item_by_sku(
     sku: SkuInPath,
     reader: Viewer,
-    reads: Reads,
     query: AnyFields,
     request: Request,
 ) -> Response:
     """Return the item with this SKU."""
+    reads = lagging_pool(request, reader)
     row = await service.get_item_by_sku(reads, reader, sku, query.fields)
     return _unless_known(request, row["json"], service.etags(row["id"], row["version"])[1])
 
@@ -216,9 +214,8 @@ async def change_many_items(
     return {"results": await apply_batch(session, batch, is_match_required=is_match_required)}
 
 
-async def _page(
-    reads: ReadPool, reader: Principal | None, query: ItemQuery, request: Request
-) -> Response:
+async def _page(reader: Principal | None, query: ItemQuery, request: Request) -> Response:
+    reads = lagging_pool(request, reader)
     rows, cursor = await service.list_items(reads, reader, query)
     response = written_page((row["json"] for row in rows), cursor)
     link_next(request, response, cursor)

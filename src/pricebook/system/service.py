@@ -17,6 +17,7 @@ from sqlalchemy import Text, column, select, table
 from pricebook.core.database import Database, is_outage
 from pricebook.core.queue import JOBS_QUEUE, sees_worker
 from pricebook.core.reading import Compiled
+from pricebook.core.replica import Replica
 from pricebook.core.schema_head import needed_head, revisions
 from pricebook.core.settings import MailSettings
 from pricebook.system import queries
@@ -40,11 +41,13 @@ class HealthMonitor:
         database: Database,
         valkey: Redis,
         mail: MailSettings,
+        replica: Replica | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         """Watch over what the process leans on; nothing is asked before the first `check`."""
         self._database = database
         self._valkey = valkey
+        self._replica = replica
         self._has_mail_server = mail.url is not None
         # By now every slice has brought its deliveries.
         self._waiting = Compiled(queries.waiting())
@@ -63,7 +66,7 @@ class HealthMonitor:
             return self._last
 
     async def _ask(self) -> Health:
-        parts = [*await self._ask_database(), *await self._ask_valkey()]
+        parts = [*await self._ask_database(), *self._replicas(), *await self._ask_valkey()]
         if all(part.status is Status.OK for part in parts if part.is_critical):
             parts += await self._ask_what_waits()
         failing = any(part.is_critical and part.status is Status.FAILING for part in parts)
@@ -80,6 +83,11 @@ class HealthMonitor:
                 raise
             return [_part("database", "does not answer", is_ok=False)]
         return [_part("database", "answers"), await _schema(head)]
+
+    def _replicas(self) -> list[Part]:
+        if self._replica is None:
+            return []
+        return [_aside("replica", self._replica.in_words(), is_ok=not self._replica.is_late)]
 
     async def _ask_valkey(self) -> list[Part]:
         try:
