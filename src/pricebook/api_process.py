@@ -6,7 +6,6 @@ import math
 import resource
 import socket
 import sys
-from collections.abc import Iterator
 from contextlib import suppress
 
 import uvicorn
@@ -15,6 +14,7 @@ from fastapi import FastAPI
 from pricebook.core.connections import Connection, Connections
 from pricebook.core.logging import configure_logging
 from pricebook.core.settings import Settings, load_settings
+from pricebook.core.spawn import say_ready
 from pricebook.main import create_app
 
 # Longer than the idle time of the usual proxies (60 s), so that they close a connection first and
@@ -22,6 +22,7 @@ from pricebook.main import create_app
 _KEEP_ALIVE_SECONDS = 75
 # uvicorn ticks ten times a second.
 _TICKS_PER_LOOK = 10
+_TICK_SECONDS = 0.1
 # A page of a list makes thousands of objects that all die by themselves, with no cycle among them.
 _GC_THRESHOLDS = (50_000, 20, 20)
 
@@ -65,6 +66,10 @@ class _Server(uvicorn.Server):
         self.server_state = self._connections = Connections()
         self._app = app
 
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        say_ready()
+
     async def on_tick(self, counter: int) -> bool:
         if counter % _TICKS_PER_LOOK == 0:
             self._connections.cut_slow(asyncio.get_running_loop().time())
@@ -75,39 +80,19 @@ class _Server(uvicorn.Server):
         state.health.withdraw()
         self._connections.drain()
         drain_seconds = min(state.settings.drain_seconds, state.settings.stop_seconds / 2)
-        await asyncio.sleep(drain_seconds)
+        await self._serve_on(drain_seconds)
         left_seconds = state.settings.stop_seconds - drain_seconds
         self.config.timeout_graceful_shutdown = math.ceil(left_seconds)
         state.streams.end_all()
         state.downloads.end_within(left_seconds / 2)
-        await self._stop_listening(sockets or [])
-        await super().shutdown([])
+        await super().shutdown(sockets)
 
-    async def _stop_listening(self, sockets: list[socket.socket]) -> None:
-        """Leave nobody behind in the queue of a socket that is closed."""
-        held = [listening.dup() for listening in sockets]
-        for server in self.servers:
-            server.close()
-        for listening in sockets:
-            listening.close()
-        # The loop itself lets go in its next round.
-        await asyncio.sleep(0)
-        await asyncio.sleep(0)
-        accepted = [connection for listening in held for connection in _accept_all(listening)]
-        for connection in accepted:
-            await asyncio.get_running_loop().connect_accepted_socket(self._connection, connection)
-
-    def _connection(self) -> Connection:
-        return Connection(self.config, self.server_state, self.lifespan.state)
-
-
-def _accept_all(listening: socket.socket) -> Iterator[socket.socket]:
-    """Take everyone out of the queue, and close it in the same breath."""
-    with listening, suppress(BlockingIOError):
-        while True:
-            connection, _ = listening.accept()
-            connection.setblocking(False)
-            yield connection
+    async def _serve_on(self, seconds: float) -> None:
+        """Go on, with the right time in each answer; a second signal ends it."""
+        until = asyncio.get_running_loop().time() + seconds
+        while asyncio.get_running_loop().time() < until and not self.force_exit:
+            await asyncio.sleep(_TICK_SECONDS)
+            await self.on_tick(0)
 
 
 def _spare_the_collector() -> None:

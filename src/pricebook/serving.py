@@ -74,8 +74,12 @@ def api_services(
 
 
 def serve(settings: Settings) -> None:
-    """Serve until told to stop, with a new process for each that ends."""
-    with listen(settings.host, settings.port) as listening, Supervisor() as supervisor:
+    """Serve until told to stop, with a new process for each that ends.
+
+    SIGHUP replaces all of them without losing a connection: what no process has taken yet waits in
+    the socket that they share.
+    """
+    with listen(settings.host, settings.port) as listening, Supervisor(rolls=True) as supervisor:
         services = api_services(settings, listening)
         supervisor.add(*services, stopped_by_seconds=settings.stop_seconds + _MARGIN_SECONDS)
         supervisor.launch()

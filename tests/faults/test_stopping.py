@@ -10,10 +10,10 @@ from urllib.parse import urlsplit
 
 import httpx2
 import pytest
-
-from pricebook.core.settings import Settings, StreamSettings
 from tests.conftest import until
 from tests.processes import ForkedApi
+
+from pricebook.core.settings import Settings, StreamSettings
 
 DRAIN_SECONDS = 1.0
 
@@ -59,20 +59,6 @@ async def test_a_stopping_process_is_not_ready_but_alive_and_serves(server, clie
     assert answers > 1
     assert await asyncio.to_thread(server.wait)
     assert time.monotonic() - began < DRAIN_SECONDS + 1.5
-
-
-async def test_whoever_waits_in_the_queue_of_the_socket_is_served(server, client):
-    """Connections that come until the last moment have their request answered."""
-    server.send(SIGTERM)
-    asked = answered = 0
-    while server.is_alive() and asked < 3000:
-        connection = raw(server, b"POST /ping HTTP/1.1\r\nHost: x\r\nContent-Length: 0\r\n\r\n")
-        with connection:
-            asked += 1
-            # The socket itself outlives the process, as under a parent that goes on.
-            if not server.wait(0) and connection.recv(1):
-                answered += 1
-    assert answered >= asked - 1
 
 
 @pytest.mark.parametrize(
