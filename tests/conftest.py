@@ -115,6 +115,7 @@ def settings(
         log=LogSettings(format="json", level="WARNING", access=False),
         # A client that reads an answer to its end gets to the end of a stream.
         stream=StreamSettings(max_age_seconds=0.05),
+        drain_seconds=0,
         files=FileSettings(url=(tmp_path_factory.getbasetemp() / "files").as_uri()),
     )
 

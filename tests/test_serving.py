@@ -59,7 +59,9 @@ class Served:
             "PRICEBOOK_PORT": str(self.port),
             "PRICEBOOK_PROCESSES": "2",
         }
-        self.process = subprocess.Popen([sys.executable, "-m", "pricebook.cli", "serve"], env=env)
+        command = [sys.executable, "-m", "pricebook.cli", "serve"]
+        # Without a terminal, as services run: there SIGHUP asks for new processes.
+        self.process = subprocess.Popen(command, env=env, stdin=subprocess.DEVNULL)
         eventually(self.listens)
 
     def listens(self) -> bool:
@@ -101,3 +103,36 @@ def test_sigterm_ends_it_in_good_order(served: Served) -> None:
     served.process.terminate()
     assert served.process.wait(30) == 0
     assert not served.listens()
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+def test_sighup_replaces_each_process_once_its_successor_serves(served: Served) -> None:
+    eventually(lambda: len(served.children()) == 2)
+    assert served.ping() == "pong"
+    first = set(served.children())
+    counts, refused = set(), []
+
+    def are_replaced() -> bool:
+        now = served.children()
+        counts.add(len(now))
+        try:
+            assert served.ping() == "pong"
+        except httpx2.TransportError as error:
+            refused.append(error)
+        return len(now) == 2 and not first & set(now)
+
+    served.process.send_signal(signal.SIGHUP)
+    eventually(are_replaced)
+    assert refused == []
+    # One more than usual while a successor gets ready, and never one less.
+    assert counts <= {2, 3}
+    assert served.process.poll() is None
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+def test_nothing_outlives_a_serve_that_is_killed(served: Served) -> None:
+    assert served.ping() == "pong"
+    children = served.children()
+    served.process.kill()
+    served.process.wait()
+    eventually(lambda: not any(Path(f"/proc/{pid}").exists() for pid in children), seconds=15)

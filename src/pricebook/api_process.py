@@ -1,26 +1,28 @@
 """One API process: uvicorn on a socket that its parent has opened."""
 
+import asyncio
 import gc
+import math
 import resource
 import socket
 import sys
-from collections.abc import Iterable
 from contextlib import suppress
-from typing import Any, cast
 
 import uvicorn
 from fastapi import FastAPI
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
-from pricebook.core.downloads import TRAILERS
+from pricebook.core.connections import Connection, Connections
 from pricebook.core.logging import configure_logging
 from pricebook.core.settings import Settings, load_settings
-from pricebook.core.streaming import ABORT
+from pricebook.core.spawn import say_ready
 from pricebook.main import create_app
 
 # Longer than the idle time of the usual proxies (60 s), so that they close a connection first and
 # never send a request into one that is being closed.
 _KEEP_ALIVE_SECONDS = 75
+# uvicorn ticks ten times a second.
+_TICKS_PER_LOOK = 10
+_TICK_SECONDS = 0.1
 # A page of a list makes thousands of objects that all die by themselves, with no cycle among them.
 _GC_THRESHOLDS = (50_000, 20, 20)
 
@@ -39,7 +41,7 @@ def make_server(app: FastAPI, settings: Settings) -> uvicorn.Server:
     config = uvicorn.Config(
         app,
         loop="uvloop",
-        http=_Protocol,
+        http=Connection,
         ws="none",
         lifespan="on",
         proxy_headers=bool(proxies),
@@ -48,64 +50,49 @@ def make_server(app: FastAPI, settings: Settings) -> uvicorn.Server:
         access_log=False,
         log_config=None,
         timeout_keep_alive=_KEEP_ALIVE_SECONDS,
-        timeout_graceful_shutdown=int(settings.stop_seconds),
     )
     return _Server(config, app)
 
 
-class _Cycle(RequestResponseCycle):
-    """Sends trailers after a body, as ASGI's extension says; uvicorn knows of none."""
-
-    has_trailers = False
-
-    async def send(self, message: Any) -> None:  # noqa: ANN401 -- any message of ASGI
-        if message["type"] == TRAILERS:
-            self._write_trailers(message["headers"])
-            message = {"type": "http.response.body"}
-        elif message["type"] == "http.response.start":
-            self.has_trailers = message.get("trailers", False)
-        elif self.has_trailers:
-            message = {**message, "more_body": True}
-        await super().send(message)
-
-    def _write_trailers(self, headers: Iterable[tuple[bytes, bytes]]) -> None:
-        """End the chunks (RFC 9112, section 7.1); what is left to uvicorn is to write nothing."""
-        lines = b"".join(b"%s: %s\r\n" % header for header in headers)
-        if not self.disconnected:
-            self.transport.write(b"0\r\n%s\r\n" % lines)
-        self.chunked_encoding = False
-        self.has_trailers = False
-
-
-class _Protocol(HttpToolsProtocol):
-    """Lets the application cut a connection, which ASGI has no word for, and send trailers."""
-
-    def on_message_begin(self) -> None:
-        super().on_message_begin()
-        scope = cast("dict[str, Any]", self.scope)
-        scope[ABORT] = self.transport.abort
-        scope["extensions"] = {TRAILERS: {}}
-
-    def on_headers_complete(self) -> None:
-        super().on_headers_complete()
-        # uvicorn makes it here, and takes no other class for it.
-        self.cycle.__class__ = _Cycle
-
-
 class _Server(uvicorn.Server):
-    """Ends the streams when it is to stop, and does not wait for them as for other answers.
+    """Stops so that nobody notices: it is taken out of use first, and then comes to its end.
 
-    A download gets half of the time to come to its end.
+    Streams end then, and are not waited for as other answers are. A download gets half of the time
+    that is left to come to its end.
     """
 
     def __init__(self, config: uvicorn.Config, app: FastAPI) -> None:
         super().__init__(config)
+        self.server_state = self._connections = Connections()
         self._app = app
 
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        say_ready()
+
+    async def on_tick(self, counter: int) -> bool:
+        if counter % _TICKS_PER_LOOK == 0:
+            self._connections.cut_slow(asyncio.get_running_loop().time())
+        return await super().on_tick(counter)
+
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        self._app.state.streams.end_all()
-        self._app.state.downloads.end_within(self._app.state.settings.stop_seconds / 2)
+        state = self._app.state
+        state.health.withdraw()
+        self._connections.drain()
+        drain_seconds = min(state.settings.drain_seconds, state.settings.stop_seconds / 2)
+        await self._serve_on(drain_seconds)
+        left_seconds = state.settings.stop_seconds - drain_seconds
+        self.config.timeout_graceful_shutdown = math.ceil(left_seconds)
+        state.streams.end_all()
+        state.downloads.end_within(left_seconds / 2)
         await super().shutdown(sockets)
+
+    async def _serve_on(self, seconds: float) -> None:
+        """Go on, with the right time in each answer; a second signal ends it."""
+        until = asyncio.get_running_loop().time() + seconds
+        while asyncio.get_running_loop().time() < until and not self.force_exit:
+            await asyncio.sleep(_TICK_SECONDS)
+            await self.on_tick(0)
 
 
 def _spare_the_collector() -> None:

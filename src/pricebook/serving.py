@@ -76,11 +76,15 @@ def api_services(
 
 
 def serve(settings: Settings) -> None:
-    """Serve until told to stop, with a new process for each that ends."""
+    """Serve until told to stop, with a new process for each that ends.
+
+    SIGHUP replaces all of them without losing a connection: what no process has taken yet waits in
+    the socket that they share.
+    """
     with (
         listen(settings.host, settings.port) as listening,
         shared_folder() as shared,
-        Supervisor() as supervisor,
+        Supervisor(rolls=True) as supervisor,
     ):
         services = api_services(settings, listening, {**os.environ, **shared})
         supervisor.add(*services, stopped_by_seconds=settings.stop_seconds + _MARGIN_SECONDS)

@@ -179,6 +179,8 @@ def _environment(settings: Settings) -> dict[str, str]:
         "PRICEBOOK_SECRET_KEY": _plain(settings.secret_key),
         "PRICEBOOK_PUBLIC_URL": settings.public_url,
         "PRICEBOOK_MAIL__URL": _plain(settings.mail.url),
+        # No load balancer stands before it, and somebody waits at the terminal.
+        "PRICEBOOK_DRAIN_SECONDS": "0",
         "PRICEBOOK_STOP_SECONDS": str(min(settings.stop_seconds, _LONGEST_STOP_SECONDS)),
     }
 

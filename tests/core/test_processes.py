@@ -37,7 +37,7 @@ PARENT = """
     script, diary, obeys = sys.argv[1:]
     def service(name):
         return Service(name, Child((sys.executable, "-c", script, name, diary, obeys)))
-    with Supervisor() as supervisor:
+    with Supervisor(rolls=obeys == "rolls") as supervisor:
         supervisor.add(service("first"), stopped_by_seconds=4)
         supervisor.add(service("second"), service("second"), stopped_by_seconds=2)
         supervisor.launch()

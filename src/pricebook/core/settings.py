@@ -103,6 +103,11 @@ class Settings(BaseSettings):
     stop_seconds: PositiveSeconds = Field(
         8, description="How long a process may take to finish its work when told to stop."
     )
+    drain_seconds: Annotated[float, Field(ge=0)] = Field(
+        3,
+        description="For how much of that, at most half, an API process still takes requests while "
+        "/health/ready answers 503, so that load balancers take it out first.",
+    )
 
     database: DatabaseSettings = DatabaseSettings()
     replica: ReplicaSettings = ReplicaSettings()

@@ -8,12 +8,15 @@ import subprocess
 import sys
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import IO, cast
 
 # What tells a process to stop: the terminal, whoever manages services, the terminal's end.
 STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+
+# A process that serves says so by a line to the file of this number.
+_READY_FD = "READY_FD"
 
 _PR_SET_PDEATHSIG = 1
 _PR_SET_SECUREBITS = 28
@@ -180,10 +183,46 @@ class Service(ManagedProcess):
         super().__init__()
         self.name = name
         self._described = child
+        self._ready: int | None = None
+        self._is_ready = False
 
     def child(self) -> Child:
         """Describe how its process is started."""
         return self._described
+
+    def successor(self) -> "Service":
+        """Return another that does the same, not started yet."""
+        return Service(self.name, self._described)
+
+    def _start(self) -> None:
+        self._listen_no_more()
+        self._is_ready = False
+        self._ready, write = os.pipe()
+        os.set_blocking(self._ready, False)
+        described = self._described
+        self._described = replace(
+            described,
+            pass_fds=(*described.pass_fds, write),
+            env={**(os.environ if described.env is None else described.env), _READY_FD: str(write)},
+        )
+        try:
+            super()._start()
+        finally:
+            self._described = described
+            os.close(write)
+
+    def is_ready(self) -> bool:
+        """Whether it has said that it serves."""
+        if self._ready is not None:
+            with contextlib.suppress(BlockingIOError):
+                self._is_ready = bool(os.read(self._ready, 1))
+                self._listen_no_more()
+        return self._is_ready
+
+    def _listen_no_more(self) -> None:
+        if self._ready is not None:
+            os.close(self._ready)
+            self._ready = None
 
     def hold(self) -> None:
         """Start the process, and let it wait for `release`."""
@@ -192,6 +231,13 @@ class Service(ManagedProcess):
     def release(self) -> None:
         """Let a held process begin."""
         self._close_stdin()
+
+
+def say_ready() -> None:
+    """Tell the parent that this process serves, if it has a parent that wants to know."""
+    if (number := os.environ.pop(_READY_FD, None)) is not None:
+        os.write(int(number), b"\n")
+        os.close(int(number))
 
 
 def command_of(pid: int) -> str:

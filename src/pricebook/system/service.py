@@ -56,9 +56,16 @@ class HealthMonitor:
         self._asking = asyncio.Lock()
         self._last: Health | None = None
         self._asked_at = 0.0
+        self._is_withdrawn = False
+
+    def withdraw(self) -> None:
+        """Call the process not ready from now on, for it is to stop."""
+        self._is_withdrawn = True
 
     async def check(self) -> Health:
         """Return how things stood at most a second ago."""
+        if self._is_withdrawn:
+            return Health(status=Status.FAILING, parts=[_LEAVING])
         async with self._asking:
             if self._last is None or self._clock() - self._asked_at >= _KEEP_SECONDS:
                 self._last = await self._ask()
@@ -193,3 +200,6 @@ def _aside(name: str, detail: str, *, is_ok: bool = True) -> Part:
 def _part(name: str, detail: str, *, is_ok: bool = True, is_critical: bool = True) -> Part:
     status = Status.OK if is_ok else Status.FAILING
     return Part(name=name, status=status, is_critical=is_critical, detail=detail)
+
+
+_LEAVING = _part("process", "is about to stop: send it no more requests", is_ok=False)
