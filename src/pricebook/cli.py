@@ -13,6 +13,7 @@ from pricebook.commands.options import Url
 from pricebook.core.errors import PricebookError
 from pricebook.core.mendable import MendableError
 from pricebook.core.settings import Settings, load_settings
+from pricebook.schema_cli import migrate, revision, settings_with_servers
 
 Delimiter = Literal["comma", "semicolon", "tab"]
 
@@ -31,6 +32,8 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 app.add_typer(jobs, name="jobs", no_args_is_help=True)
+app.command()(migrate)
+app.command(hidden=True)(revision)
 
 
 @app.command()
@@ -67,34 +70,6 @@ def worker() -> None:
 
 
 @app.command()
-def migrate(
-    *,
-    plan: Annotated[
-        bool,
-        typer.Option("--plan", help="Say what would be done, and do nothing; 2 if there is any."),
-    ] = False,
-    to: Annotated[
-        str, typer.Option(metavar="REVISION", help="How far; else as far as this version needs.")
-    ] = "head",
-    allow_contract: Annotated[
-        bool,
-        typer.Option(
-            "--allow-contract", help="Take away, too, what the version before may still use."
-        ),
-    ] = False,
-) -> None:
-    """Bring the database to the schema that this version needs."""
-    from pricebook.core import migrating
-
-    settings = _settings_with_servers()
-    if plan:
-        if migrating.show_plan(settings, typer.echo, to=to):
-            raise typer.Exit(2)
-        return
-    migrating.migrate(settings, typer.echo, to=to, allow_contract=allow_contract)
-
-
-@app.command()
 def create_admin(
     email: Annotated[str, typer.Option(prompt="E-mail", help="The address to log in with.")],
     password: Annotated[
@@ -111,7 +86,7 @@ def create_admin(
     """Make a user with the role admin."""
     from pricebook.prepare import make_admin
 
-    settings = _settings_with_servers()
+    settings = settings_with_servers()
     if not asyncio.run(make_admin(settings, email, SecretStr(password))):
         typer.echo(f"There is an account for {email} already.", err=True)
         raise typer.Exit(1)
@@ -135,7 +110,7 @@ def doctor() -> None:
 
     async def report() -> bool:
         all_fine = True
-        async for finding in examine(_settings_with_servers()):
+        async for finding in examine(settings_with_servers()):
             all_fine &= finding.is_fine
             mark = "ok   " if finding.is_fine else "WRONG"
             typer.echo(f"{mark}  {finding.subject:<10} {finding.text}")
@@ -254,14 +229,6 @@ def import_(  # noqa: PLR0913 -- each option is a parameter of the API
 
 
 @app.command(hidden=True)
-def revision(message: str) -> None:
-    """Write a migration that takes the running database to what the models say."""
-    from pricebook.core import schema_head
-
-    schema_head.write_revision(_settings_with_servers(), message)
-
-
-@app.command(hidden=True)
 def settings_example() -> None:
     """Print deploy/.env.example."""
     from pricebook.core.settings_example import settings_example as example
@@ -275,12 +242,6 @@ def events_page() -> None:
     from pricebook.events_page import events_page as page
 
     typer.echo(page(), nl=False)
-
-
-def _settings_with_servers() -> Settings:
-    from pricebook.up import with_running_servers
-
-    return with_running_servers(load_settings())
 
 
 def _settings_of_a_ready_database() -> Settings:

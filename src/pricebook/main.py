@@ -18,7 +18,7 @@ from pricebook.core.openapi import DocumentedApp
 from pricebook.core.problems import install_problems
 from pricebook.core.queue import JOBS_QUEUE, WORK, Hints
 from pricebook.core.rate_limits import RateLimiter
-from pricebook.core.replica import following
+from pricebook.core.replica import ReadCounts, following
 from pricebook.core.replica_snapshots import Snapshots
 from pricebook.core.route_table import RouteTable
 from pricebook.core.sealing import Sealer
@@ -181,7 +181,10 @@ async def _measure(app: FastAPI) -> None:
         "reads": (lambda: database.reads.in_use, database.reads.size),
         "exports": (lambda: len(app.state.downloads), app.state.settings.exports.at_once),
     }
+    read: dict[tuple[str, str], int] = {}
     while True:
+        if app.state.replica is not None:
+            read = _note_reads(app.state.replica.counts, read)
         for pool, (in_use, limit) in lent.items():
             metrics.measure("database_connections_in_use", in_use(), pool)
             metrics.measure("database_connections_limit", limit, pool)
@@ -189,6 +192,17 @@ async def _measure(app: FastAPI) -> None:
         metrics.measure("stream_readers", len(app.state.streams))
         metrics.measure("password_hashes_waiting", app.state.hasher.waiting)
         await asyncio.sleep(_MEASURE_SECONDS)
+
+
+def _note_reads(
+    counts: ReadCounts, before: Mapping[tuple[str, str], int]
+) -> dict[tuple[str, str], int]:
+    """Count what has been read since, from the replica and from the primary; return the sums."""
+    now = {("primary", reason): count for reason, count in counts.primary.items()}
+    now["replica", "fresh"] = counts.replica
+    for labels, count in now.items():
+        metrics.note_reads(*labels, count - before.get(labels, 0))
+    return now
 
 
 @asynccontextmanager

@@ -57,6 +57,12 @@ _ATTEMPTS = Histogram(
     registry=_OWN,
     buckets=(0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 15, 30),
 )
+_READS = Counter(
+    "pricebook_replica_reads",
+    "Reads, where there is a replica: by who answered them, and why if it was the primary.",
+    ("target", "reason"),
+    registry=_OWN,
+)
 _JOBS = Histogram(
     "pricebook_job_duration_seconds",
     "Jobs that ended, by kind and how, and how long they took from their last start.",
@@ -117,6 +123,11 @@ def note_attempt(lane: str, outcome: str, seconds: float) -> None:
 def note_job(kind: str, status: str, seconds: float) -> None:
     """Count a job that has ended."""
     _JOBS.labels(kind, status).observe(seconds)
+
+
+def note_reads(target: str, reason: str, count: int) -> None:
+    """Count reads that a replica, or in its place the primary, has answered."""
+    _READS.labels(target, reason).inc(count)
 
 
 def note_process(kind: str) -> None:
