@@ -10,7 +10,7 @@ import structlog
 import uvloop
 from arq import cron, func
 from arq.worker import Worker
-from redis.exceptions import RedisError
+from redis.exceptions import RedisError, WatchError
 
 from pricebook.core.database import Database, open_database
 from pricebook.core.dispatch import Dispatcher
@@ -76,7 +76,7 @@ async def start_jobs(ctx: Context) -> None:
 
 def make_worker(settings: Settings, database: Database, dispatcher: Dispatcher) -> Worker:
     """Make the worker, within the loop that it is to run on."""
-    return Worker(
+    return _Worker(
         functions=[func(drain, name=DRAIN)],
         cron_jobs=[
             cron(drain, name="beat", second=_EACH_SECOND),
@@ -103,7 +103,7 @@ def make_worker(settings: Settings, database: Database, dispatcher: Dispatcher) 
 
 def make_job_worker(settings: Settings, runner: Runner) -> Worker:
     """Make the worker of the queue of jobs, which wakes the runner; its own end stops neither."""
-    return Worker(
+    return _Worker(
         functions=[func(start_jobs, name=WORK)],
         queue_name=JOBS_QUEUE,
         redis_settings=worker_connection(settings),
@@ -135,8 +135,7 @@ async def work(settings: Settings, tasks: Tasks = TASKS) -> None:
         log.info("worker started")
         try:
             async with open_port(settings.metrics):
-                with suppress(asyncio.CancelledError):
-                    await worker.async_run()
+                await _run(worker, settings.stop_seconds + _GOODBYE_SECONDS)
         finally:
             dispatcher.stop()
             runner.stop()
@@ -144,6 +143,31 @@ async def work(settings: Settings, tasks: Tasks = TASKS) -> None:
             await asyncio.gather(_goodbye(worker), _goodbye(job_worker))
             await asyncio.gather(delivering, running)
             log.info("worker stopped")
+
+
+class _Worker(Worker):
+    """Outlives a connection that breaks just as a job is taken, which arq does not foresee."""
+
+    async def start_jobs(self, job_ids: list[bytes]) -> None:
+        try:
+            await super().start_jobs(job_ids)
+        except WatchError:
+            # As arq itself does where another worker was faster.
+            self.job_counter -= 1
+            self.sem.release()
+
+
+async def _run(worker: Worker, stop_seconds: float) -> None:
+    """Run arq until a signal has ended it; it has so long for that, whatever Valkey does."""
+    running = asyncio.create_task(worker.async_run())
+    try:
+        while worker.allow_pick_jobs and not running.done():
+            await asyncio.wait([running], timeout=_CANCEL_SECONDS)
+        await asyncio.wait([running], timeout=stop_seconds)
+    finally:
+        await _cancelled(running)
+    if not running.cancelled():
+        running.result()
 
 
 async def _listen(job_worker: Worker, settings: Settings) -> None:
