@@ -184,3 +184,21 @@ async def test_browsers_are_told_to_stay_with_https_over_https_alone(api):
     plain = await api.get("/ping")
     assert "max-age=" in secure.headers["strict-transport-security"]
     assert "strict-transport-security" not in plain.headers
+
+
+async def test_whoever_sends_slowly_takes_no_place(make_api):
+    api = await make_api(http={"max_concurrent_requests": 1})
+    is_sent = asyncio.Event()
+
+    async def slowly():
+        yield b"username=a&"
+        await is_sent.wait()
+        yield b"password=b"
+
+    form = {"Content-Type": "application/x-www-form-urlencoded"}
+    sending = asyncio.create_task(api.post("/v1/auth/token", content=slowly(), headers=form))
+    await asyncio.sleep(0.1)
+    assert (await api.get("/v1/items")).status_code == 401
+    is_sent.set()
+    assert (await sending).status_code == 401
+    assert api.app.state.traffic.under_way == 0

@@ -81,7 +81,7 @@ class RequestMiddleware:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        exchange = _Exchange(scope, receive, send, self._limits_of(scope), self._step_out)
+        exchange = _Exchange(scope, receive, send, self._limits_of(scope), self._step)
         enter_context(exchange.context)
         self._traffic.under_way += 1
         inner = exchange.scope_of(scope, self._settings.root_path)
@@ -95,8 +95,8 @@ class RequestMiddleware:
             if self._access_log:
                 exchange.log()
 
-    def _step_out(self) -> None:
-        self._traffic.under_way -= 1
+    def _step(self, places: int) -> None:
+        self._traffic.under_way += places
 
     def _limits_of(self, scope: Scope) -> "_Limits":
         if scope["method"] != "POST":
@@ -163,10 +163,11 @@ class _Exchange:
         "_began",
         "_body_bytes_left",
         "_is_https",
+        "_is_waiting",
         "_method",
         "_receive",
         "_send",
-        "_step_out",
+        "_step",
         "context",
         "headers",
         "is_counted",
@@ -181,7 +182,7 @@ class _Exchange:
         receive: Receive,
         send: Send,
         limits: _Limits,
-        step_out: Callable[[], None],
+        step: Callable[[int], None],
     ) -> None:
         self._began = time.perf_counter()
         self.path: str = scope["path"]
@@ -193,7 +194,8 @@ class _Exchange:
         self._send = send
         self.limits = limits
         self._body_bytes_left = limits.body_bytes
-        self._step_out = step_out
+        self._step = step
+        self._is_waiting = False
         self.is_counted = True
         self.context = RequestContext(_request_id(self.headers))
 
@@ -215,11 +217,24 @@ class _Exchange:
 
     async def receive(self) -> Message:
         """Pass on a piece of the body; refuse the one that goes past the limit."""
-        message = await self._receive()
+        message = await self._wait_for_client()
         self._body_bytes_left -= len(message.get("body", b""))
         if self._body_bytes_left < 0:
             raise TooLarge
         return message
+
+    async def _wait_for_client(self) -> Message:
+        """Take no place meanwhile: whoever sends slowly is no load, and shuts nobody out."""
+        if not self.is_counted or self._is_waiting:
+            return await self._receive()
+        self._is_waiting = True
+        self._step(-1)
+        try:
+            return await self._receive()
+        finally:
+            self._is_waiting = False
+            if self.is_counted:
+                self._step(1)
 
     async def send(self, message: Message) -> None:
         """Pass on a piece of the answer; its head carries what every head does."""
@@ -249,7 +264,8 @@ class _Exchange:
         """Count among the requests under way no longer: it has ended, or streams from now on."""
         if self.is_counted:
             self.is_counted = False
-            self._step_out()
+            if not self._is_waiting:
+                self._step(-1)
 
     def count(self, route: str) -> None:
         """Count it for those who watch over the service."""
