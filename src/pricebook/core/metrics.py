@@ -9,7 +9,7 @@ itself alone. All names begin with `pricebook_`, all times are in seconds.
 import os
 import re
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from functools import lru_cache
 from importlib.metadata import version
@@ -24,7 +24,9 @@ from prometheus_client import (
     Histogram,
     generate_latest,
 )
+from prometheus_client.metrics_core import GaugeMetricFamily, Metric
 from prometheus_client.multiprocess import MultiProcessCollector, mark_process_dead
+from prometheus_client.registry import Collector
 
 FOLDER: Final = "PROMETHEUS_MULTIPROC_DIR"
 """The variable that names the folder; `prometheus_client` reads it as it is imported."""
@@ -164,12 +166,25 @@ def build() -> CollectorRegistry:
     """Return which version this is, and the schema that it needs."""
     from pricebook.core.schema_head import needed_head  # noqa: PLC0415 -- Alembic takes long to load
 
+    labels = ("version", "schema")
+    info = GaugeMetricFamily("pricebook_build_info", "Always 1: the version.", labels=labels)
+    info.add_metric((version("pricebook"), needed_head() or ""), 1)
+    return told(info)
+
+
+def told(*families: Metric) -> CollectorRegistry:
+    """Return a registry of what is known at this moment; none of it goes into the shared files."""
     registry = CollectorRegistry()
-    info = Gauge(
-        "pricebook_build_info", "Always 1: the version.", ("version", "schema"), registry=registry
-    )
-    info.labels(version("pricebook"), needed_head() or "").set(1)
+    registry.register(_Told(families))
     return registry
+
+
+class _Told(Collector):
+    def __init__(self, families: Sequence[Metric]) -> None:
+        self._families = families
+
+    def collect(self) -> Sequence[Metric]:
+        return self._families
 
 
 @contextmanager

@@ -3,18 +3,20 @@
 import asyncio
 import time
 from collections.abc import Mapping
-from typing import Any
 
-from prometheus_client import CollectorRegistry, Gauge
+from prometheus_client import CollectorRegistry
+from prometheus_client.metrics_core import GaugeMetricFamily
 
 from pricebook.core.database import Database, is_outage
-from pricebook.core.metrics import build
+from pricebook.core.metrics import build, told
 from pricebook.core.reading import Compiled, Row
 from pricebook.system import queries
 
 # Whoever asks, and however many: the database is asked once a second.
 _KEEP_SECONDS = 1.0
 _PATIENCE_SECONDS = 2.0
+_OLDEST = "How long that has been due which waits longest; 0 if nothing is."
+_PENDING = f"What is still to be done, by kind; counted up to {queries.COUNTED_AT_MOST:,}."
 
 
 class Measuring:
@@ -56,19 +58,17 @@ class Measuring:
 def _registry(
     *, is_up: bool, waiting: Mapping[str, float], pending: list[Row]
 ) -> CollectorRegistry:
-    registry = CollectorRegistry()
-    up = _gauge(registry, "database_up", "Whether the database has answered this process.")
-    up.set(is_up)
-    if is_up:
-        oldest = "How long that has been due which waits longest; 0 if nothing is."
-        most = f"What is still to be done, by kind; counted up to {queries.COUNTED_AT_MOST:,}."
-        ages = _gauge(registry, "oldest_due_seconds", oldest, "kind")
-        counts = _gauge(registry, "pending", most, "kind")
-        for row in pending:
-            counts.labels(row["kind"]).set(row["count"])
-            ages.labels(row["kind"]).set(waiting.get(row["kind"], 0))
-    return registry
+    up = _gauge("database_up", "Whether the database has answered this process.")
+    up.add_metric((), is_up)
+    if not is_up:
+        return told(up)
+    ages = _gauge("oldest_due_seconds", _OLDEST, "kind")
+    counts = _gauge("pending", _PENDING, "kind")
+    for row in pending:
+        counts.add_metric((row["kind"],), row["count"])
+        ages.add_metric((row["kind"],), waiting.get(row["kind"], 0))
+    return told(up, ages, counts)
 
 
-def _gauge(registry: CollectorRegistry, name: str, text: str, *labels: str) -> Any:  # noqa: ANN401 -- with labels or without
-    return Gauge(f"pricebook_{name}", text, labels, registry=registry)
+def _gauge(name: str, text: str, *labels: str) -> GaugeMetricFamily:
+    return GaugeMetricFamily(f"pricebook_{name}", text, labels=labels)
