@@ -1,15 +1,21 @@
 """Migrations go up, down and up again, agree with the models, and lock nothing for long."""
 
+import asyncio
 import subprocess
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 
 import asyncpg
 import pytest
-from tests.conftest import ROOT, connected
+from alembic import command
+from alembic.config import Config
+from alembic.script import ScriptDirectory
+from sqlalchemy.exc import DBAPIError
+from tests.conftest import ROOT, alembic_config, asyncpg_url, connected
 
 Finished = subprocess.CompletedProcess[str]
+Step = Callable[[Config, str], None]
 
 SEED = """
 INSERT INTO users (id, email, name, role, hashed_password)
@@ -27,6 +33,19 @@ UNION ALL
 SELECT typname FROM pg_type WHERE typnamespace = 'public'::regnamespace AND typtype = 'e'
 UNION ALL
 SELECT extname FROM pg_extension WHERE extname <> 'plpgsql'
+"""
+WAY = [one.revision for one in ScriptDirectory(ROOT / "migrations").walk_revisions()][::-1]
+SHAPE = """
+SELECT 'column', table_name || '.' || column_name,
+       concat_ws(' ', data_type, collation_name, is_nullable, column_default, generation_expression)
+FROM information_schema.columns WHERE table_schema = 'public' AND table_name <> 'alembic_version'
+UNION ALL
+SELECT 'index', indexname, indexdef FROM pg_indexes
+WHERE schemaname = 'public' AND tablename <> 'alembic_version'
+UNION ALL
+SELECT 'constraint', conname, pg_get_constraintdef(oid) FROM pg_constraint
+WHERE connamespace = 'public'::regnamespace AND conname NOT LIKE 'alembic_version%'
+ORDER BY 1, 2, 3
 """
 REFUSED = {
     "a price that is no number": "UPDATE items SET price = 'NaN'",
@@ -79,6 +98,44 @@ async def test_up_down_and_up_again_on_seeded_data(scratch: str) -> None:
     async with connected(scratch) as connection:
         await connection.execute(SEED)
         assert await connection.fetchrow(SUM) == before
+
+
+@pytest.mark.parametrize("revision", WAY)
+async def test_each_revision_goes_up_down_and_up_on_what_was_there(
+    revision: str, scratch: str
+) -> None:
+    config = alembic_config(asyncpg_url(scratch))
+    before = WAY[: WAY.index(revision)]
+
+    async def after(move: Step, to: str) -> tuple[object, object]:
+        await asyncio.to_thread(move, config, to)
+        async with connected(scratch) as connection:
+            rows = await connection.fetchrow(SUM) if before else None
+            return [tuple(row) for row in await connection.fetch(SHAPE)], rows
+
+    if before:
+        await asyncio.to_thread(command.upgrade, config, before[-1])
+        async with connected(scratch) as connection:
+            await connection.execute(SEED)
+    async with connected(scratch) as connection:
+        empty = [tuple(row) for row in await connection.fetch(SHAPE)]
+    up = await after(command.upgrade, revision)
+    assert up[0] != empty
+    down = await after(command.downgrade, before[-1] if before else "base")
+    assert down == (empty, up[1])
+    assert await after(command.upgrade, revision) == up
+
+
+async def test_alembic_by_hand_does_not_wait_long_for_a_lock_either(scratch: str) -> None:
+    config = alembic_config(asyncpg_url(scratch))
+    await asyncio.to_thread(command.upgrade, config, WAY[0])
+    async with connected(scratch) as holder, holder.transaction():
+        await holder.execute("LOCK TABLE users IN ACCESS SHARE MODE")
+        async with asyncio.timeout(20):
+            with pytest.raises(DBAPIError, match="lock timeout"):
+                await asyncio.to_thread(command.upgrade, config, WAY[1])
+    async with connected(scratch) as connection:
+        assert await connection.fetchval("SELECT version_num FROM alembic_version") == WAY[0]
 
 
 async def test_models_and_head_agree(scratch: str) -> None:

@@ -9,6 +9,7 @@ from typing import Any
 
 import asyncpg
 import pytest
+from alembic import command
 from pydantic import SecretStr
 from tests.conftest import ROOT, asyncpg_url, connected
 
@@ -201,6 +202,30 @@ async def test_two_at_once_take_turns_and_say_so(target: Settings, scratch: str)
         assert await columns_of(scratch, "items") == set()
     await migration.done
     assert await columns_of(scratch, "items")
+
+
+async def test_three_at_once_do_each_step_once(target: Settings) -> None:
+    migrations = [Migration(target) for _ in range(3)]
+    await asyncio.gather(*(migration.done for migration in migrations))
+    said = [line for migration in migrations for line in migration.said]
+    assert sum(" done in " in line for line in said) == len(schema_head.revisions())
+    assert all(migration.said[-1] == said[-1] for migration in migrations)
+
+
+async def test_after_an_index_that_took_its_time_the_next_revision_has_its_limits(
+    target: Settings, scratch: str, add_revision: Callable[..., str]
+) -> None:
+    await migrate(target)
+    add_revision("9001", 'create_index_online("ix_items_tax_rate", "items (tax_rate)")')
+    seen = "SELECT name, setting FROM pg_settings WHERE name LIKE '%_timeout'"
+    add_revision("9002", f'op.execute("CREATE TABLE seen AS {seen}")')
+    config = schema_head.alembic_config()
+    config.attributes["url"] = asyncpg_url(scratch)
+    # By hand, so that both are done in one session.
+    await asyncio.to_thread(command.upgrade, config, "head")
+    async with connected(scratch) as connection:
+        limits = dict(await connection.fetch("SELECT name, setting FROM seen"))
+    assert (limits["lock_timeout"], limits["statement_timeout"]) == ("1000", "600000")
 
 
 async def test_an_index_is_built_online_and_what_a_failed_build_left_is_replaced(
