@@ -25,6 +25,7 @@ from pricebook.core.sealing import Sealer
 from pricebook.core.security import PasswordHasher
 from pricebook.core.settings import Settings
 from pricebook.core.streaming import Streams
+from pricebook.core.tracing import tracing
 from pricebook.core.traffic import Traffic
 from pricebook.core.uploads import Uploads
 from pricebook.events.follower import Follower
@@ -86,6 +87,7 @@ def _lifespan(settings: Settings) -> Lifespan:
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         async with (
+            tracing(settings.tracing, "pricebook-api", settings.flush_seconds),
             open_database(settings, "pricebook-api") as database,
             following(settings, "pricebook-api", database.reads) as replica,
             _valkey(settings) as valkey,

@@ -29,6 +29,7 @@ from pricebook.core.queue import (
 )
 from pricebook.core.sealing import Sealer
 from pricebook.core.settings import Settings, load_settings
+from pricebook.core.tracing import tracing
 from pricebook.exports.tasks import export_file
 from pricebook.housekeeping import prune, pruners, secrets_tender, sweep, sweepers
 from pricebook.imports.tasks import import_items
@@ -120,6 +121,7 @@ def make_job_worker(settings: Settings, runner: Runner) -> Worker:
 async def work(settings: Settings, tasks: Tasks = TASKS) -> None:
     """Run the worker until SIGTERM or SIGINT has stopped it; it does the jobs of `tasks`."""
     async with (
+        tracing(settings.tracing, "pricebook-worker", settings.flush_seconds),
         open_database(settings, "pricebook-worker") as database,
         open_database(settings, "pricebook-jobs", is_patient=True) as patient,
     ):

@@ -1,5 +1,9 @@
-"""Who asks, under which request id: what logs, problems and events say of the request."""
+"""Who asks, under which request id: what logs, problems and events say of the request.
 
+What a worker does on a request's behalf has such a context, too.
+"""
+
+from collections.abc import Mapping
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from uuid import UUID
@@ -10,7 +14,12 @@ class RequestContext:
     """Filled in as the request is understood."""
 
     request_id: str
+    """Empty where nobody knows which request it was."""
     user_id: UUID | None = None
+    # What else log lines name: the delivery, say, or the job.
+    about: Mapping[str, str] = field(default_factory=dict)
+    trace_id: str | None = None
+    span_id: str | None = None
     # What the answer carries besides its own headers, whoever writes it.
     headers: list[tuple[bytes, bytes]] = field(default_factory=list)
 

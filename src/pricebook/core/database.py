@@ -21,6 +21,7 @@ from sqlalchemy.pool import AsyncAdaptedQueuePool, ConnectionPoolEntry
 from pricebook.core.fair_pool import FairPool
 from pricebook.core.reading import ReadPool, is_closed
 from pricebook.core.settings import Settings
+from pricebook.core.traced_sql import trace_engine
 
 NAMES = {
     "ix": "ix_%(table_name)s_%(column_0_N_name)s",
@@ -117,6 +118,7 @@ def _make_engine(settings: Settings, application: str, *, is_patient: bool) -> A
         },
     )
     event.listen(engine.sync_engine, "checkout", _refuse_closed)
+    trace_engine(engine)
     return engine
 
 

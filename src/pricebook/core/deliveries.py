@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
 from random import uniform
+from uuid import UUID
 
 from sqlalchemy import (
     BigInteger,
@@ -69,6 +70,17 @@ class Claim(Lease):
 
     attempts: int
     """Before this one, in the present round."""
+    event_id: UUID | None = None
+    """What it tells of, if that is one event."""
+    request_id: str | None = None
+    """Of the request that led to it, if there was one."""
+    causes: Sequence[str] = ()
+    """What led to it, as W3C Trace Context names it."""
+
+    def names(self) -> dict[str, str]:
+        """Return what log lines and spans call it by."""
+        event = {} if self.event_id is None else {"event_id": str(self.event_id)}
+        return {"delivery_id": str(self.id), **event}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -80,6 +92,8 @@ class Outcome:
     """Of a failure: trying again cannot help."""
     is_tried: bool = True
     """If not, it was not sent after all: it stays as it was, for whoever may send it."""
+    is_needed: bool = True
+    """If not, nobody misses it: it is dead, and that is no failure."""
     error: str | None = None
     retry_after_seconds: float | None = None
     """What the receiver asked for."""

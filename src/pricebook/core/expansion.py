@@ -3,10 +3,12 @@
 import time
 from collections import defaultdict
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from typing import TypeAlias
 from uuid import UUID
 
 import structlog
 from sqlalchemy import (
+    Row,
     Select,
     Update,
     func,
@@ -20,11 +22,15 @@ from pricebook.core.database import Database, is_outage
 from pricebook.core.leases import one_of
 from pricebook.core.metrics import note_expansion
 from pricebook.core.outbox import Event, EventRecord
+from pricebook.core.tracing import batch
 
 Reaction = Callable[[AsyncSession, Sequence[UUID]], Awaitable[None]]
 """Turns the events of these ids into deliveries, set-based, in the session's transaction."""
 
 Subscriptions = Mapping[type[Event], Sequence[Reaction]]
+
+_Columns: TypeAlias = tuple[UUID, str, str | None, str | None]
+_Row: TypeAlias = Row[*_Columns]
 
 _POISON_PAUSE_SECONDS = 60.0
 
@@ -59,12 +65,18 @@ class Expander:
         return count == batch
 
     async def _expand(self, limit: int) -> int:
-        async with self._sessions.begin() as session:
-            events = {row.id: row.type for row in await session.execute(self._new(limit))}
-            if events:
-                await self._react(session, events)
-                await session.execute(_marked(events))
-            return len(events)
+        async with self._sessions() as session:
+            rows = (await session.execute(self._new(limit))).all()
+            if rows:
+                await self._turn_into_deliveries(session, rows)
+            return len(rows)
+
+    async def _turn_into_deliveries(self, session: AsyncSession, rows: Sequence[_Row]) -> None:
+        facts = {"messaging.batch.message_count": len(rows)}
+        with batch("expand events", [row.traceparent for row in rows], facts):
+            await self._react(session, {row.id: row.type for row in rows})
+            await session.execute(_marked([row.id for row in rows]))
+            await session.commit()
 
     async def _expand_one_by_one(self) -> bool:
         """Find the event that spoils the batch; the others are not to wait for it."""
@@ -74,13 +86,16 @@ class Expander:
                 if row is None:
                     return False
                 try:
-                    await self._react(session, {row.id: row.type})
-                    await session.execute(_marked([row.id]))
-                    await session.commit()
+                    await self._turn_into_deliveries(session, [row])
                 except Exception as error:
                     if is_outage(error):
                         raise
-                    log.exception("event not expanded", event_id=str(row.id), event_type=row.type)
+                    log.exception(
+                        "event not expanded",
+                        event_id=str(row.id),
+                        event_type=row.type,
+                        request_id=row.request_id,
+                    )
                     self._poisonous[row.id] = time.monotonic() + _POISON_PAUSE_SECONDS
         return True
 
@@ -92,11 +107,13 @@ class Expander:
         for reaction, event_ids in concerned.items():
             await reaction(session, event_ids)
 
-    def _new(self, limit: int) -> Select[UUID, str]:
+    def _new(self, limit: int) -> Select[*_Columns]:
         now = time.monotonic()
         self._poisonous = {one: until for one, until in self._poisonous.items() if until > now}
         return (
-            select(EventRecord.id, EventRecord.type)
+            select(
+                EventRecord.id, EventRecord.type, EventRecord.request_id, EventRecord.traceparent
+            )
             .where(
                 EventRecord.expanded_at.is_(None), not_(EventRecord.id == one_of(self._poisonous))
             )

@@ -3,17 +3,18 @@
 import asyncio
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from typing import ClassVar, Generic, TypeVar
 from uuid import UUID
 
 import structlog
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from pricebook.core import deliveries, leases
+from pricebook.core import deliveries, leases, tracing
+from pricebook.core.context import RequestContext, enter_context
 from pricebook.core.database import Database, is_outage
-from pricebook.core.deliveries import Claim, Delivery, Outcome, Verdict, judge
+from pricebook.core.deliveries import Claim, Delivery, Outcome, Status, Verdict, judge
 from pricebook.core.metrics import note_attempt
 from pricebook.core.outages import OUTAGE_PAUSE_SECONDS, tell
 
@@ -57,6 +58,15 @@ class Lane(ABC, Generic[C, R]):
         """Let go of connections."""
 
 
+@contextmanager
+def attempt_span(name: str, claim: Claim) -> Iterator[tracing.Span]:
+    """Make the span of an attempt at a delivery, in the trace of what led to it."""
+    facts: dict[str, str | int] = {f"pricebook.{key}": one for key, one in claim.names().items()}
+    facts["pricebook.attempt"] = claim.attempts + 1
+    with tracing.span(name, tracing.SpanKind.CLIENT, claim.causes, facts) as span:
+        yield span
+
+
 class Runner(Generic[C, R]):
     """Keeps one lane full, renews what it holds, and records how each attempt went."""
 
@@ -84,14 +94,16 @@ class Runner(Generic[C, R]):
 
     async def _send(self, claim: C) -> None:
         began = time.perf_counter()
+        enter_context(RequestContext(claim.request_id or "", about=claim.names()))
         try:
             outcome = await self.lane.send(claim)
         except Exception as error:
-            log.exception("delivery broke", lane=self.lane.name, delivery_id=str(claim.id))
+            log.exception("delivery broke", lane=self.lane.name)
             outcome = self.lane.broken(error)
         self._sending.pop(claim.id, None)
         verdict = judge(self.lane.delays_seconds, claim.attempts, outcome)
         note_attempt(self.lane.name, verdict.status, time.perf_counter() - began)
+        _tell(self.lane.name, claim, outcome, verdict)
         self._results.append((claim, outcome))
         self._has_results.set()
 
@@ -133,7 +145,7 @@ class Runner(Generic[C, R]):
             except Exception as error:
                 if is_outage(error):
                     raise
-                log.exception("outcome not written down", delivery_id=str(result[0].id))
+                log.exception("outcome not written down", **result[0].names())
                 await self._settle([result], is_told=False)
 
     async def _settle(self, results: Sequence[tuple[C, R]], *, is_told: bool = True) -> None:
@@ -192,6 +204,19 @@ class Runner(Generic[C, R]):
                     async with self._sessions.begin() as session:
                         await session.execute(leases.released(self.lane.table, unfinished))
         await self.lane.close()
+
+
+def _tell(lane: str, claim: Claim, outcome: Outcome, verdict: Verdict) -> None:
+    """Log how an attempt went; the context has its ids."""
+    facts = {"lane": lane, "attempt": claim.attempts + 1, "error": outcome.error}
+    if outcome.is_delivered:
+        log.debug("delivered", lane=lane, attempt=claim.attempts + 1)
+    elif not outcome.is_tried or not outcome.is_needed:
+        log.debug("not sent", **facts)
+    elif verdict.status is Status.DEAD:
+        log.warning("delivery is dead", **facts)
+    else:
+        log.info("attempt failed", **facts)
 
 
 def _nothing() -> None:

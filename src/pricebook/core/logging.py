@@ -59,11 +59,16 @@ def _logger_factory(*, is_json: bool) -> Any:  # noqa: ANN401 -- structlog's two
 
 
 def _add_request(_logger: WrappedLogger, _name: str, event: EventDict) -> EventDict:
-    """Say which request a line belongs to, and whose."""
+    """Say which request, delivery or job a line belongs to, and whose; and which trace."""
     if context := current_context():
-        event["request_id"] = context.request_id
+        if context.request_id:
+            event["request_id"] = context.request_id
         if context.user_id is not None:
             event["user_id"] = str(context.user_id)
+        for name, value in context.about.items():
+            event.setdefault(name, value)
+        if context.trace_id is not None:
+            event["trace_id"], event["span_id"] = context.trace_id, context.span_id
     return event
 
 

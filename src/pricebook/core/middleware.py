@@ -19,6 +19,7 @@ from pricebook.core.errors import PricebookError, TooLarge, Unavailable, Unsuppo
 from pricebook.core.metrics import note_request
 from pricebook.core.problems import InternalError, problem
 from pricebook.core.settings import HttpSettings
+from pricebook.core.tracing import begin_request
 from pricebook.core.traffic import Traffic
 
 _SANE_ID = re.compile(rb"[A-Za-z0-9._:-]{8,128}")
@@ -83,17 +84,21 @@ class RequestMiddleware:
             return
         exchange = _Exchange(scope, receive, send, self._limits_of(scope), self._step)
         enter_context(exchange.context)
+        trace = begin_request(scope["method"], exchange.path, exchange.headers, exchange.context)
         self._traffic.under_way += 1
         inner = exchange.scope_of(scope, self._settings.root_path)
         try:
             await self._serve(inner, exchange.receive, exchange.send)
         finally:
+            route = self._templates.get(inner.get("endpoint"))
             if exchange.is_counted:
                 self._traffic.note()
-                exchange.count(self._templates.get(inner.get("endpoint"), "none"))
+                exchange.count(route or "none")
             exchange.step_aside()
             if self._access_log:
                 exchange.log()
+            if trace is not None:
+                trace.end(route, exchange.status)
 
     def _step(self, places: int) -> None:
         self._traffic.under_way += places

@@ -5,7 +5,7 @@ from typing import Annotated
 from pydantic import Field, SecretStr
 
 from pricebook.core.setting_groups import Group
-from pricebook.core.setting_types import PositiveSeconds
+from pricebook.core.setting_types import CollectorUrl, PositiveSeconds
 
 
 class MetricsSettings(Group):
@@ -25,4 +25,18 @@ class ReplicaSettings(Group):
 
     max_lag_seconds: PositiveSeconds = Field(
         10, description="A replica that is further behind is not read until it has caught up."
+    )
+
+
+class TracingSettings(Group):
+    """Traces for a collector of OpenTelemetry; the usual OTEL_ variables count, too."""
+
+    url: CollectorUrl | None = Field(
+        None,
+        description="An OTLP/HTTP collector, such as http://127.0.0.1:4318; without it no traces.",
+    )
+    sample_ratio: Annotated[float, Field(ge=0, le=1)] = Field(
+        1,
+        description="The share of requests that is traced; one that comes with a traceparent "
+        "is traced if that says so.",
     )

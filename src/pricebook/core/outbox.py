@@ -5,15 +5,16 @@ from typing import Any, ClassVar
 from uuid import UUID
 
 from pydantic import BaseModel, ConfigDict
-from sqlalchemy import Index, func, text
+from sqlalchemy import ColumnElement, Index, func, select, text
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.ext.asyncio import AsyncSession
-from sqlalchemy.orm import Mapped, mapped_column
+from sqlalchemy.orm import InstrumentedAttribute, Mapped, mapped_column
 from sqlalchemy.types import UserDefinedType
 
 from pricebook.core.context import current_context
 from pricebook.core.database import Base
 from pricebook.core.principal import Role
+from pricebook.core.tracing import current_traceparent
 
 
 class TransactionId(UserDefinedType[int]):
@@ -80,6 +81,8 @@ class EventRecord(Base):
     payload: Mapped[dict[str, Any]] = mapped_column(JSONB)
     actor_id: Mapped[UUID | None]
     request_id: Mapped[str | None]
+    # Of the span that recorded it, if there was one (W3C Trace Context).
+    traceparent: Mapped[str | None]
     transaction_id: Mapped[int] = mapped_column(
         TransactionId(), server_default=func.pg_current_xact_id()
     )
@@ -88,6 +91,16 @@ class EventRecord(Base):
 
     # What is recorded is not read back.
     __mapper_args__ = {"eager_defaults": False}  # noqa: RUF012 -- SQLAlchemy declares it as no ClassVar
+
+
+def what_led_to(event_id: InstrumentedAttribute[Any]) -> tuple[ColumnElement[str | None], ...]:
+    """Return, of an event, the columns `request_id` and `traceparent`; null if there is none."""
+    found = select(EventRecord.request_id).where(EventRecord.id == event_id)
+    trace = found.with_only_columns(EventRecord.traceparent)
+    return (
+        found.scalar_subquery().label("request_id"),
+        trace.scalar_subquery().label("traceparent"),
+    )
 
 
 _HAS_EVENTS = "pricebook.has_events"
@@ -114,5 +127,6 @@ def record(session: AsyncSession, event: Event) -> None:
             payload=event.model_dump(mode="json"),
             actor_id=context.user_id if context else None,
             request_id=context.request_id if context else None,
+            traceparent=current_traceparent(),
         )
     )

@@ -29,6 +29,8 @@ from sqlalchemy import cast as cast_sql
 from sqlalchemy.dialects.postgresql.asyncpg import PGDialect_asyncpg
 from sqlalchemy.orm import DeclarativeBase, InstrumentedAttribute
 
+from pricebook.core.traced_sql import connection_options
+
 P = ParamSpec("P")
 Row = dict[str, Any]
 Connection: TypeAlias = asyncpg.Connection
@@ -142,6 +144,7 @@ class ReadPool:
             "timeout": timeout_seconds,
             "command_timeout": patience_seconds,
             "server_settings": {**server_settings, "default_transaction_read_only": "on"},
+            **connection_options(),
         }
 
     def close(self) -> None:

@@ -41,6 +41,13 @@ def _mail_url(url: SecretStr) -> SecretStr:
     return url
 
 
+def _collector_url(url: SecretStr) -> SecretStr:
+    if not url.get_secret_value().startswith(("http://", "https://")):
+        message = "must begin with http:// or https://"
+        raise ValueError(message)
+    return url
+
+
 def _address(sender: str) -> str:
     is_address = re.fullmatch(r"[^\s@]+@[^\s@]+", parseaddr(sender)[1])
     if not is_address or not sender.isprintable():
@@ -66,6 +73,7 @@ def _long_enough(keys: SecretStr) -> SecretStr:
 DatabaseUrl = Annotated[SecretStr, AfterValidator(_asyncpg_url)]
 RedisUrl = Annotated[SecretStr, AfterValidator(_redis_url)]
 MailUrl = Annotated[SecretStr, AfterValidator(_mail_url)]
+CollectorUrl = Annotated[SecretStr, AfterValidator(_collector_url)]
 FilesUrl = Annotated[str, AfterValidator(_files_url)]
 SecretKeys = Annotated[SecretStr, AfterValidator(_long_enough)]
 Network = IPv4Network | IPv6Network

@@ -7,7 +7,7 @@ from typing import Annotated, Self
 from pydantic import Field, SecretStr, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
-from pricebook.core.operating_groups import MetricsSettings, ReplicaSettings
+from pricebook.core.operating_groups import MetricsSettings, ReplicaSettings, TracingSettings
 from pricebook.core.setting_groups import (
     AuthSettings,
     DatabaseSettings,
@@ -52,9 +52,12 @@ __all__ = [
     "RetentionSettings",
     "Settings",
     "StreamSettings",
+    "TracingSettings",
     "WebhookSettings",
     "load_settings",
 ]
+
+_MOST_FLUSH_SECONDS = 1.0
 
 
 class Settings(BaseSettings):
@@ -126,6 +129,7 @@ class Settings(BaseSettings):
     retention: RetentionSettings = RetentionSettings()
     log: LogSettings = LogSettings()
     metrics: MetricsSettings = MetricsSettings()
+    tracing: TracingSettings = TracingSettings()
 
     @model_validator(mode="after")
     def _servers_come_together(self) -> Self:
@@ -136,6 +140,11 @@ class Settings(BaseSettings):
             message = "PRICEBOOK_DATABASE_REPLICA_URL needs PRICEBOOK_DATABASE_URL"
             raise ValueError(message)
         return self
+
+    @property
+    def flush_seconds(self) -> float:
+        """How long a process that stops may wait for the collector of its traces."""
+        return min(_MOST_FLUSH_SECONDS, self.stop_seconds / 8)
 
     @property
     def is_embedded(self) -> bool:

@@ -31,6 +31,7 @@ from sqlalchemy.types import Numeric
 
 from pricebook.core.context import current_context
 from pricebook.core.outbox import EventRecord
+from pricebook.core.tracing import current_traceparent
 from pricebook.imports.staging import FIELDS, Stage, item_of, items
 from pricebook.items.events import ItemCreated, ItemEvent, ItemPriceChanged, ItemUpdated
 from pricebook.items.models import Tags
@@ -143,8 +144,9 @@ def _events(stage: Stage, changes: CTE) -> Insert:
     ).lateral("fact")
     actor = literal(context.user_id if context else None, EventRecord.actor_id.type)
     request = literal(context.request_id if context else None, Text)
-    rows = select(facts.c.type, changes.c.id, facts.c.payload, actor, request)
-    names = ["type", "subject_id", "payload", "actor_id", "request_id"]
+    trace = literal(current_traceparent(), Text)
+    rows = select(facts.c.type, changes.c.id, facts.c.payload, actor, request, trace)
+    names = ["type", "subject_id", "payload", "actor_id", "request_id", "traceparent"]
     return insert(EventRecord).from_select(names, rows.select_from(changes.join(facts, true())))
 
 

@@ -13,6 +13,7 @@ from pricebook.core.database import is_outage
 from pricebook.core.errors import PricebookError
 from pricebook.core.outages import OUTAGE_PAUSE_SECONDS, tell
 from pricebook.core.setting_groups import JobSettings
+from pricebook.core.tracing import SpanKind, span
 from pricebook.jobs import claims
 from pricebook.jobs.claims import SHORT_SECONDS
 from pricebook.jobs.run import (
@@ -73,14 +74,27 @@ class Attempt:
 
     async def make(self, *, is_allowed: bool) -> None:
         """Do the job if it may be done, to its end or until it is lost or put back."""
-        enter_context(RequestContext(f"job-{self.run.job.id}", self.run.owner.user_id))
+        job = self.run.job
+        request_id = job.request_id or f"job-{job.id}"
+        about = {"job_id": str(job.id)}
+        enter_context(RequestContext(request_id, self.run.owner.user_id, about))
+        # Before there is a span: what keeps the lease is no part of the work.
         beating = asyncio.create_task(self._keep())
         try:
-            await self._make(self._refusal(is_allowed=is_allowed))
+            with span(f"job {job.kind}", SpanKind.CONSUMER, [job.traceparent], self._facts()):
+                await self._make(self._refusal(is_allowed=is_allowed))
         except LeaseLostError:
             log.warning("job lost", job_id=str(self.run.job.id))
         finally:
             await ended(beating)
+
+    def _facts(self) -> dict[str, str | int]:
+        job = self.run.job
+        return {
+            "pricebook.job_id": str(job.id),
+            "pricebook.job_kind": job.kind,
+            "pricebook.attempt": job.attempts,
+        }
 
     async def _make(self, refusal: str | None) -> None:
         if self.run.job.cancel_requested_at is not None:

@@ -19,8 +19,10 @@ from sqlalchemy import (
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.orm import Mapped, mapped_column
 
+from pricebook.core.context import current_context
 from pricebook.core.database import Base
 from pricebook.core.leases import Leased
+from pricebook.core.tracing import current_traceparent
 from pricebook.jobs.errors import JobIsOver, JobIsUnfinished
 from pricebook.jobs.status import Status
 from pricebook.users.models import User
@@ -61,6 +63,9 @@ class Job(Leased, Base):
     expected_seconds: Mapped[float] = mapped_column(Float)
     is_told: Mapped[bool]
     """Whether the owner is told of the end, by inbox and mail."""
+    # Who asks for it next asks in another request; a job that is older than these has neither.
+    request_id: Mapped[str | None]
+    traceparent: Mapped[str | None]
 
     status: Mapped[str] = mapped_column(server_default=text("'queued'"))
     attempts: Mapped[int] = mapped_column(server_default=text("0"))
@@ -105,12 +110,19 @@ class Job(Leased, Base):
         if self.status not in {Status.FAILED, Status.CANCELLED}:
             raise JobIsUnfinished(job_id=self.id)
         self.status = Status.QUEUED
+        self.note_request()
         self.attempts = self.done = 0
         self.phase = self.total = self.rate = self.result = self.error = None
         self.cancel_requested_at = self.started_at = self.finished_at = None
         self.due_at = func.now()
         self.rank_at = func.now() + patience
         self._take_from_workers()
+
+    def note_request(self) -> None:
+        """Remember who asks, for the log lines and the trace of what is done."""
+        context = current_context()
+        self.request_id = context.request_id if context else None
+        self.traceparent = current_traceparent()
 
     def _take_from_workers(self) -> None:
         """Whoever held it, though its time was up, changes nothing any more."""

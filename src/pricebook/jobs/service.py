@@ -60,6 +60,7 @@ async def enqueue(session: AsyncSession, owner: Principal, new: NewJob) -> Job:
         rank_at=func.now() + _patience(new.expected_seconds),
         is_told=new.is_told,
     )
+    job.note_request()
     session.add(job)
     await session.flush()
     expect_jobs(session)

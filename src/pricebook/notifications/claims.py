@@ -22,7 +22,7 @@ from sqlalchemy.sql.dml import ReturningUpdate
 
 from pricebook.core.deliveries import is_due
 from pricebook.core.leases import leased, one_of
-from pricebook.core.outbox import EventRecord
+from pricebook.core.outbox import EventRecord, what_led_to
 from pricebook.items.events import ItemPriceChanged
 from pricebook.notifications.kinds import MailKind
 from pricebook.notifications.models import Mail, Notification
@@ -68,6 +68,8 @@ def taken(
             User.credentials_epoch,
             User.disabled_at.is_not(None).label("is_disabled"),
             User.email_verified_at.is_not(None).label("is_verified"),
+            Mail.event_id,
+            *what_led_to(Mail.event_id),
         )
     )
 
@@ -118,6 +120,22 @@ def gathered_changes(mail_ids: Collection[UUID]) -> Select[*tuple[Any, ...]]:
         .subquery()
     )
     return select(by_item).where(by_item.c.place <= MOST_CHANGES).order_by(by_item.c.place)
+
+
+def traces_of(mail_ids: Collection[UUID]) -> Select[UUID, list[str]]:
+    """Select what led to the notifications in each mail, oldest first, as far as it is traced."""
+    told = func.min(cast(Notification.event_id, Text))
+    by_trace = (
+        select(Notification.mail_id, EventRecord.traceparent, told.label("event_id"))
+        .join(EventRecord, EventRecord.id == Notification.event_id)
+        .where(Notification.mail_id == one_of(mail_ids), EventRecord.traceparent.is_not(None))
+        .group_by(Notification.mail_id, EventRecord.traceparent)
+        .subquery()
+    )
+    traces = func.array_agg(aggregate_order_by(by_trace.c.traceparent, by_trace.c.event_id))[
+        1:MOST_CHANGES
+    ]
+    return select(by_trace.c.mail_id, traces.label("traces")).group_by(by_trace.c.mail_id)
 
 
 def _nth_data(order: ColumnElement[Any]) -> ColumnElement[Any]:

@@ -12,10 +12,11 @@ from sqlalchemy import update
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from pricebook.auth.one_time import Purpose, issue_token
+from pricebook.core import tracing
 from pricebook.core.database import Database
-from pricebook.core.deliveries import Claim, Outcome, Status, Verdict
+from pricebook.core.deliveries import Claim, Outcome, Verdict
 from pricebook.core.file_links import FileLinks, Linked
-from pricebook.core.lanes import Lane
+from pricebook.core.lanes import Lane, attempt_span
 from pricebook.core.mail import Letter, Mailer
 from pricebook.core.settings import Settings
 from pricebook.notifications import claims
@@ -95,14 +96,23 @@ class MailLane(Lane[MailClaim, Outcome]):
         # A statement of its own: the one that locked a mail may have begun before the last change
         # in it was committed, and does not see it.
         found = await _changes(session, gathered)
-        return [_with_changes(one, found) for one in claimed]
+        traces = await _traces(session, gathered) if tracing.is_on() else {}
+        return [
+            replace(_with_changes(one, found), causes=traces.get(one.id, one.causes))
+            for one in claimed
+        ]
 
     async def send(self, claim: MailClaim) -> Outcome:
         """Write the mail and hand it over; one that nobody needs any more is dropped."""
         if (objection := claim.objection) is not None:
-            return Outcome(is_final=True, error=f"not sent: {objection}")
-        link = await self._link(claim)
-        return await self._mailer.send(self._letter(claim, link))
+            return Outcome(is_final=True, is_needed=False, error=f"not sent: {objection}")
+        with attempt_span("send mail", claim) as span:
+            span.set_attribute("pricebook.mail_kind", claim.kind.value)
+            link = await self._link(claim)
+            outcome = await self._mailer.send(self._letter(claim, link))
+            if outcome.error is not None:
+                tracing.fail(span, _error_type(outcome.error))
+            return outcome
 
     async def _link(self, claim: MailClaim) -> str:
         """Return where the mail leads; what it opens is made now, and kept nowhere but there."""
@@ -164,13 +174,23 @@ class MailLane(Lane[MailClaim, Outcome]):
         ]
         if errors:
             await session.execute(update(Mail), errors)
-        for claim, outcome, verdict in results:
-            if verdict.status is Status.DEAD and claim.objection is None:
-                log.warning("mail is dead", mail_id=str(claim.id), error=outcome.error)
+
+
+def _error_type(error: str) -> str:
+    """Return the code of a mail server's answer, which may name the address behind it."""
+    code = error.split(maxsplit=1)[0]
+    return code if code.isdigit() else "_OTHER"
 
 
 def _claim_of(row: Mapping[Any, Any]) -> MailClaim:
-    return MailClaim(**{**row, "kind": MailKind(row["kind"])})
+    values = {**row, "kind": MailKind(row["kind"])}
+    traceparent = values.pop("traceparent")
+    return MailClaim(**values, causes=tuple(filter(None, [traceparent])))
+
+
+async def _traces(session: AsyncSession, mail_ids: Collection[UUID]) -> dict[UUID, list[str]]:
+    found = await session.execute(claims.traces_of(mail_ids))
+    return {row.mail_id: row.traces for row in found}
 
 
 async def _changes(

@@ -27,6 +27,7 @@ from sqlalchemy import (
 
 from pricebook.core.deliveries import is_due
 from pricebook.core.leases import arrays, leased, one_of
+from pricebook.core.outbox import what_led_to
 from pricebook.webhooks.models import (
     WebhookAttempt,
     WebhookDelivery,
@@ -66,6 +67,7 @@ def claimed(
             chosen.c.url,
             chosen.c.sealed_secret,
             chosen.c.old_sealed_secret,
+            *what_led_to(WebhookDelivery.message_id),
         )
     )
 

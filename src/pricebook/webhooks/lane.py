@@ -13,10 +13,11 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from pricebook.core.clock import now
 from pricebook.core.deliveries import Claim, Status, Verdict
-from pricebook.core.lanes import Lane
+from pricebook.core.lanes import Lane, attempt_span
 from pricebook.core.outbox import record
 from pricebook.core.sealing import SealBrokenError, Sealer
 from pricebook.core.settings import Settings
+from pricebook.core.tracing import fail, outgoing_headers
 from pricebook.webhooks import claims
 from pricebook.webhooks.events import WebhookDeliveryDied, WebhookDisabled
 from pricebook.webhooks.models import WebhookDelivery
@@ -46,6 +47,10 @@ class WebhookClaim(Claim):
     body: str
     sealed_secrets: tuple[bytes, ...] = field(repr=False)
     door: Door = field(repr=False)
+
+    def names(self) -> dict[str, str]:
+        """Return what log lines and spans call it by."""
+        return {**Claim.names(self), "webhook_id": str(self.endpoint_id)}
 
 
 Result: TypeAlias = tuple[WebhookClaim, WebhookOutcome, Verdict]
@@ -95,6 +100,9 @@ class WebhookLane(Lane[WebhookClaim, WebhookOutcome]):
             attempts=row.attempts,
             endpoint_id=row.endpoint_id,
             message_id=row.message_id,
+            event_id=row.message_id,
+            request_id=row.request_id,
+            causes=tuple(filter(None, [row.traceparent])),
             url=row.url,
             body=row.body,
             sealed_secrets=tuple(filter(None, secrets)),
@@ -112,8 +120,19 @@ class WebhookLane(Lane[WebhookClaim, WebhookOutcome]):
         async with claim.door.places:
             if claim.door.is_shut:
                 return WebhookOutcome(is_tried=False, started_at=now())
-            outcome = await self._attempt(claim)
+            outcome = await self._traced(claim)
             claim.door.is_shut |= outcome.is_gone
+            return outcome
+
+    async def _traced(self, claim: WebhookClaim) -> WebhookOutcome:
+        """Try, and make a span of it; it does not name the URL, which may hold a secret."""
+        with attempt_span("POST webhook", claim) as span:
+            span.set_attribute("http.request.method", "POST")
+            outcome = await self._attempt(claim)
+            if outcome.status_code is not None:
+                span.set_attribute("http.response.status_code", outcome.status_code)
+            if outcome.error is not None:
+                fail(span, str(outcome.status_code or "_OTHER"))
             return outcome
 
     async def _attempt(self, claim: WebhookClaim) -> WebhookOutcome:
@@ -124,7 +143,7 @@ class WebhookLane(Lane[WebhookClaim, WebhookOutcome]):
             headers = self._signer.headers(claim.sealed_secrets, message_id, timestamp, body)
         except SealBrokenError as error:
             return WebhookOutcome(error=f"not signed: {error}", started_at=now())
-        return await self._sender.post(claim.url, headers, body)
+        return await self._sender.post(claim.url, headers | outgoing_headers(), body)
 
     def broken(self, error: Exception) -> WebhookOutcome:
         """Name the error: it is ours, and the log has the rest."""
