@@ -56,13 +56,22 @@ class Shell:
         return Ended(process.returncode, out.decode(), said.decode())
 
     async def run_at_terminal(
-        self, *arguments: str, answers: Mapping[str, str], **settings: str
+        self,
+        *arguments: str,
+        answers: Mapping[str, str],
+        shown: bytearray | None = None,
+        **settings: str,
     ) -> Ended:
-        """Run a command with a terminal, at which someone answers when a prompt appears."""
+        """Run a command with a terminal, at which someone answers when a prompt appears.
+
+        `shown` gets what the terminal shows, as it does.
+        """
         terminal, its_end = pty.openpty()
         process = await self.start(*arguments, stdin=its_end, stderr=its_end, **settings)
         os.close(its_end)
-        talking = asyncio.to_thread(_talk, terminal, answers)
+        talking = asyncio.to_thread(
+            _talk, terminal, answers, bytearray() if shown is None else shown
+        )
         (out, _), said = await asyncio.gather(process.communicate(), talking)
         os.close(terminal)
         return Ended(process.returncode, out.decode(), said)
@@ -79,9 +88,8 @@ class Shell:
         return {path.name for path in self.folder.iterdir()}
 
 
-def _talk(terminal: int, answers: Mapping[str, str]) -> str:
+def _talk(terminal: int, answers: Mapping[str, str], seen: bytearray) -> str:
     """Answer each prompt in turn, and return all that the terminal showed."""
-    seen = b""
     for prompt, answer in answers.items():
         while prompt.encode() not in seen:
             seen += os.read(terminal, 4096)

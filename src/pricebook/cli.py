@@ -13,7 +13,7 @@ from pricebook.commands.options import Url
 from pricebook.core.errors import PricebookError
 from pricebook.core.mendable import MendableError
 from pricebook.core.settings import Settings, load_settings
-from pricebook.schema_cli import migrate, revision, settings_with_servers
+from pricebook.schema_cli import backfill, migrate, revision, settings_with_servers
 
 Delimiter = Literal["comma", "semicolon", "tab"]
 
@@ -33,6 +33,7 @@ app = typer.Typer(
 )
 app.add_typer(jobs, name="jobs", no_args_is_help=True)
 app.command()(migrate)
+app.command()(backfill)
 app.command(hidden=True)(revision)
 
 

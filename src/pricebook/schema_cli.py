@@ -1,5 +1,6 @@
 """The commands that change the database's schema, and the servers that commands work on."""
 
+import asyncio
 from typing import Annotated
 
 import typer
@@ -32,6 +33,28 @@ def migrate(
             raise typer.Exit(2)
         return
     migrating.migrate(settings, typer.echo, to=to, allow_contract=allow_contract)
+
+
+def backfill(
+    name: Annotated[str | None, typer.Argument(help="Which; without it, tell of all.")] = None,
+    *,
+    again: Annotated[
+        bool, typer.Option("--again", help="Go through all rows once more, though it has finished.")
+    ] = False,
+    wait: Annotated[
+        bool, typer.Option("--wait", help="Tell how far it is, to its end; 1 if it breaks off.")
+    ] = False,
+) -> None:
+    """Have the worker fill in, row by row, what a migration left to be filled in."""
+    from pricebook import backfills
+    from pricebook.core.schema_head import check_schema
+
+    settings = settings_with_servers()
+    asyncio.run(check_schema(settings))
+    if name is None:
+        asyncio.run(backfills.tell_of_all(settings, typer.echo))
+    elif not asyncio.run(backfills.run(settings, name, typer.echo, again=again, wait=wait)):
+        raise typer.Exit(1)
 
 
 def revision(message: str) -> None:

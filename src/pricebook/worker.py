@@ -12,6 +12,7 @@ from arq import cron, func
 from arq.worker import Worker
 from redis.exceptions import RedisError, WatchError
 
+from pricebook.backfills import BACKFILLS
 from pricebook.core.database import Database, open_database
 from pricebook.core.dispatch import Dispatcher
 from pricebook.core.files import Files
@@ -33,6 +34,7 @@ from pricebook.core.tracing import tracing
 from pricebook.exports.tasks import export_file
 from pricebook.housekeeping import prune, pruners, secrets_tender, sweep, sweepers
 from pricebook.imports.tasks import import_items
+from pricebook.jobs.backfilling import tasks_of
 from pricebook.jobs.run import Task, Tasks, Tools
 from pricebook.jobs.runner import Runner
 from pricebook.notifications.lane import MailLane
@@ -52,6 +54,7 @@ _M_ARENA_MAX = -8
 TASKS: Tasks = {
     "export_file": Task(Role.VIEWER, export_file),
     "import_items": Task(Role.EDITOR, import_items),
+    **tasks_of(BACKFILLS),
 }
 """Every kind of job, and who does it."""
 

@@ -23,6 +23,7 @@ Revises: {before}
 
 from alembic import op
 
+from pricebook.core.backfilled import require_backfill
 from pricebook.core.online_index import create_index_online
 
 revision = "{name}"
@@ -254,6 +255,39 @@ async def test_an_index_is_built_online_and_what_a_failed_build_left_is_replaced
             await transaction.commit()
             await building.done
         assert await is_valid(connection) is True
+
+
+DEMANDING = """
+    require_backfill("items_colour", "items")
+    op.execute("ALTER TABLE items ADD COLUMN colour text")"""
+
+
+async def test_a_step_demands_that_a_backfill_has_finished(
+    target: Settings, scratch: str, add_revision: Callable[..., str]
+) -> None:
+    await migrate(target)
+    add_revision("9001", 'op.execute("ALTER TABLE items ADD COLUMN size text")')
+    add_revision("9002", DEMANDING.strip())
+    async with connected(scratch) as connection:
+        await connection.execute(
+            "INSERT INTO items (sku, name, price, currency) VALUES ('A', 'Hammer', 1, 'EUR');"
+            "INSERT INTO backfills (name) VALUES ('items_colour')"
+        )
+        with pytest.raises(
+            migrating.BackfillUnfinishedError,
+            match="run `pricebook backfill items_colour --wait`, and then this again",
+        ):
+            await migrate(target)
+        assert {"colour", "size"} & await columns_of(scratch, "items") == {"size"}
+        await connection.execute("UPDATE backfills SET finished_at = now()")
+    assert (await migrate(target))[-1] == "The schema is at 9002."
+
+
+async def test_an_empty_table_needs_no_backfill(
+    target: Settings, add_revision: Callable[..., str]
+) -> None:
+    add_revision("9001", DEMANDING.strip())
+    assert (await migrate(target))[-1] == "The schema is at 9001."
 
 
 async def is_valid(connection: asyncpg.Connection) -> bool | None:

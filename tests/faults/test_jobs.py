@@ -8,7 +8,7 @@ from urllib.parse import urlsplit
 import pytest
 from pydantic import SecretStr
 from redis.asyncio import Redis
-from sqlalchemy import select
+from sqlalchemy import func, select, text
 from tests.core.test_database import Line
 from tests.faults.conftest import come_back, eventually
 from tests.faults.works import WorkerOfTests
@@ -16,7 +16,8 @@ from tests.faults.works import WorkerOfTests
 from pricebook.core.principal import Principal, Role
 from pricebook.core.settings import JobSettings
 from pricebook.items.models import Item
-from pricebook.jobs.models import Job, JobLogLine
+from pricebook.jobs.backfilling import start as start_backfill
+from pricebook.jobs.models import BackfillRecord, Job, JobLogLine
 from pricebook.jobs.service import NewJob, enqueue
 from pricebook.users.models import User
 
@@ -139,6 +140,38 @@ async def test_jobs_are_shared_by_workers_and_each_is_done_once(
         await eventually(one.is_over)
     rows = [await one.row() for one in jobs]
     assert {(row.status, row.attempts, row.lease) for row in rows} == {("succeeded", 1, 1)}
+
+
+async def test_the_backfill_of_a_killed_worker_goes_on_where_it_was_and_does_no_row_twice(
+    run_worker, database
+):
+    rows = "SELECT 'SKU-' || n, 'Hammer', 1, 'EUR' FROM generate_series(1, 1500) n"
+    async with database.sessions.begin() as session:
+        await session.execute(text(f"INSERT INTO items (sku, name, price, currency) {rows}"))
+        await start_backfill(session, "visits")
+    kinds = {"jobs": JobSettings(lease_seconds=1)}
+
+    async def seen():
+        async with database.sessions() as session:
+            return (await session.get(BackfillRecord, "visits")).seen
+
+    worker = run_worker(**kinds)
+    await eventually(seen)
+    worker.kill()
+    assert 0 < await seen() < 1500
+    run_worker(**kinds)
+
+    async def is_finished():
+        async with database.sessions() as session:
+            return (await session.get(BackfillRecord, "visits")).finished_at
+
+    await eventually(is_finished)
+    async with database.sessions() as session:
+        assert list(await session.execute(select(Item.cost, func.count()).group_by(Item.cost))) == [
+            (1, 1500)
+        ]
+        job = (await session.scalars(select(Job))).one()
+    assert (job.status, job.attempts, job.done) == ("succeeded", 2, 1500)
 
 
 async def test_without_valkey_jobs_are_done_all_the_same(

@@ -8,6 +8,7 @@ from tests.processes import ForkedWorker
 
 from pricebook.core.principal import Role
 from pricebook.items.models import Item
+from pricebook.jobs.backfilling import Backfill, tasks_of
 from pricebook.jobs.run import Run, Task, Tasks
 
 
@@ -28,6 +29,14 @@ def _is_there(path: str) -> bool:
     return Path(path).exists()
 
 
+VISITS = Backfill(
+    title="How often each item was visited",
+    table="items",
+    statement="UPDATE items SET cost = coalesce(cost, 0) + 1 FROM batch "
+    "WHERE items.id = batch.id AND pg_sleep(0.002) IS NOT NULL",
+)
+
+
 async def do_nothing(_run: Run) -> None:
     """Be done at once."""
 
@@ -38,4 +47,5 @@ class WorkerOfTests(ForkedWorker):
     tasks: ClassVar[Tasks] = {
         "add_item": Task(Role.EDITOR, add_item),
         "do_nothing": Task(Role.VIEWER, do_nothing),
+        **tasks_of({"visits": VISITS}),
     }

@@ -71,15 +71,14 @@ async def test_jobs_are_listed_and_shown(shell, ask, working, ended, viewer):
     assert "The file has no header." in (await shell.run("jobs", "show", str(second.id))).out
 
 
-async def test_a_job_is_watched_to_its_end(shell, ask, working, steps, read_job):
+async def test_a_job_is_watched_to_its_end(shell, ask, working, steps):
     walk, may_end = steps
-    job = await ask("walk")
+    job, shown = await ask("walk"), bytearray()
     async with working(walk=walk):
         watching = asyncio.create_task(
-            shell.run_at_terminal("jobs", "watch", str(job.id), answers={})
+            shell.run_at_terminal("jobs", "watch", str(job.id), answers={}, shown=shown)
         )
-        await until(lambda: _is_at(read_job, job, "walking"))
-        await asyncio.sleep(1.5)
+        await until(lambda: b"Walking" in shown and b"50%" in shown)
         may_end.set()
         ended = await watching
     assert (ended.code, ended.out) == (0, "Succeeded.\n")

@@ -18,6 +18,7 @@ from sqlalchemy import Connection, pool, text
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncConnection, create_async_engine
 
+from pricebook.core.backfilled import UNFINISHED
 from pricebook.core.destructive import contracting_statements
 from pricebook.core.schema_head import (
     SchemaError,
@@ -45,6 +46,10 @@ Say = Callable[[str], object]
 
 class ContractRefusedError(SchemaError):
     """A step takes away what the version before may still use, and nobody has allowed it."""
+
+
+class BackfillUnfinishedError(SchemaError):
+    """A step needs what a backfill has not written yet."""
 
 
 class LocksNotHadError(SchemaError):
@@ -77,6 +82,7 @@ def migrate(
 
     Raises:
         ContractRefusedError: A step takes something away, and `allow_contract` is not given.
+        BackfillUnfinishedError: A step needs one; those before it are done.
         LocksNotHadError: A step did not get its locks, however often it was tried.
         SchemaError: There is no way from the database's revision to that one.
 
@@ -217,8 +223,7 @@ async def _take(connection: AsyncConnection, step: Step, say: Say) -> None:
             await connection.run_sync(_upgrade, step.revision)
         except DBAPIError as error:
             await connection.rollback()
-            if getattr(error.driver_exception, "sqlstate", None) not in _LOCKED:
-                raise
+            _raise_unless_locked(error)
             say(f"  {step.revision}  others hold its locks: again in {pause:.1f} s")
             await asyncio.sleep(pause)
         else:
@@ -229,6 +234,14 @@ async def _take(connection: AsyncConnection, step: Step, say: Say) -> None:
         "pg_stat_activity, and run `pricebook migrate` again"
     )
     raise LocksNotHadError(message)
+
+
+def _raise_unless_locked(error: DBAPIError) -> None:
+    state = getattr(error.driver_exception, "sqlstate", None)
+    if state == UNFINISHED:
+        raise BackfillUnfinishedError(str(error.driver_exception)) from None
+    if state not in _LOCKED:
+        raise error
 
 
 def _pauses() -> Iterator[float]:

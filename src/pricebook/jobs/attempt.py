@@ -66,6 +66,7 @@ class Attempt:
         """Write down with `sessions`; nothing happens before `make`."""
         self.run = run
         self.is_long = run.job.expected_seconds > SHORT_SECONDS
+        self.is_upkeep = task.is_upkeep
         self._task = task
         self._sessions = sessions
         self._settings = settings

@@ -147,4 +147,30 @@ class JobLogLine(Base):
     written_at: Mapped[datetime] = mapped_column(server_default=func.clock_timestamp())
 
 
-__all__ = ["Job", "JobLogLine", "Status"]
+class BackfillRecord(Base):
+    """How far a backfill is. It outlives its jobs: a migration may ask whether it has finished."""
+
+    __tablename__ = "backfills"
+
+    name: Mapped[str] = mapped_column(primary_key=True)
+    # The key of the last row that was seen, as text; null before the first.
+    place: Mapped[str | None]
+    seen: Mapped[int] = mapped_column(server_default=text("0"))
+    written: Mapped[int] = mapped_column(server_default=text("0"))
+    started_at: Mapped[datetime] = mapped_column(server_default=func.now())
+    finished_at: Mapped[datetime | None]
+
+    def move_on(self, place: str | None, seen: int, written: int) -> None:
+        """Note a batch; `place` is None if there was nothing left."""
+        self.place = place or self.place
+        self.seen += seen
+        self.written += written
+
+    def begin_anew(self) -> None:
+        """Go through all rows once more."""
+        self.place = self.finished_at = None
+        self.seen = self.written = 0
+        self.started_at = func.now()
+
+
+__all__ = ["BackfillRecord", "Job", "JobLogLine", "Status"]

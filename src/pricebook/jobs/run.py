@@ -175,6 +175,8 @@ class Task:
 
     role: Role
     work: Callable[[Run], Awaitable[Result | None]]
+    is_upkeep: bool = False
+    """Whether operators ask for it: it has no owner, and takes no place from what people want."""
 
 
 Tasks = Mapping[str, Task]

@@ -4,6 +4,7 @@ One runs in each worker process. Whoever wakes it saves it the rest of its beat;
 """
 
 import asyncio
+from collections.abc import Collection
 from contextlib import suppress
 
 import structlog
@@ -14,7 +15,7 @@ from pricebook.core.principal import Principal, Role
 from pricebook.jobs import claims
 from pricebook.jobs.attempt import Attempt, ended
 from pricebook.jobs.models import Job
-from pricebook.jobs.run import Run, Tasks, Tools
+from pricebook.jobs.run import Run, Task, Tasks, Tools
 
 _BEAT_SECONDS = 1.0
 _FAREWELL_SECONDS = 2.0
@@ -30,6 +31,8 @@ class Runner:
         self._sessions = database.sessions
         self._tools = tools
         self._tasks = tasks
+        self._awaited = [kind for kind, task in tasks.items() if not task.is_upkeep]
+        self._upkeep = [kind for kind, task in tasks.items() if task.is_upkeep]
         self._settings = tools.settings.jobs
         self._woken = asyncio.Event()
         self._stopped = asyncio.Event()
@@ -68,19 +71,29 @@ class Runner:
                     await self._woken.wait()
 
     async def _look(self) -> None:
-        """Start what there is room for."""
-        while not self._stopped.is_set() and len(self._running) < self._settings.concurrency:
-            if not await self._start_one(is_short=not self._has_room_for_long()):
-                return
+        """Start what there is room for; upkeep has one place of its own."""
+        while not self._stopped.is_set() and len(self._people_wait_for()) < self._room:
+            if not await self._start_one(self._awaited, is_short=not self._has_room_for_long()):
+                break
+        has_place = self._room and len(self._running) == len(self._people_wait_for())
+        if self._upkeep and has_place and not self._stopped.is_set():
+            await self._start_one(self._upkeep, is_short=False)
+
+    @property
+    def _room(self) -> int:
+        return self._settings.concurrency
+
+    def _people_wait_for(self) -> list[Attempt]:
+        return [attempt for attempt in self._running.values() if not attempt.is_upkeep]
 
     def _has_room_for_long(self) -> bool:
         """Whether long work may start: it leaves a place to short work, where there are several."""
-        long = sum(attempt.is_long for attempt in self._running.values())
-        return long < max(1, self._settings.concurrency - 1)
+        long = sum(attempt.is_long for attempt in self._people_wait_for())
+        return long < max(1, self._room - 1)
 
-    async def _start_one(self, *, is_short: bool) -> bool:
+    async def _start_one(self, kinds: Collection[str], *, is_short: bool) -> bool:
         seconds = self._settings.lease_seconds
-        claimed = claims.claimed(self._tasks, is_short=is_short, lease_seconds=seconds)
+        claimed = claims.claimed(kinds, is_short=is_short, lease_seconds=seconds)
         async with self._sessions.begin() as session:
             job = await session.scalar(claimed)
             if job is None:
@@ -94,8 +107,7 @@ class Runner:
         task = self._tasks[job.kind]
         run = Run(job, _principal(job, role), self._tools)
         attempt = Attempt(run, task, self._sessions, self._settings)
-        is_allowed = role is not None and role.includes(task.role) and role.includes(Role(job.role))
-        making = asyncio.create_task(attempt.make(is_allowed=is_allowed))
+        making = asyncio.create_task(attempt.make(is_allowed=_may_be_done(job, task, role)))
         self._running[making] = attempt
         making.add_done_callback(self._forget)
 
@@ -113,6 +125,12 @@ class Runner:
         if making:
             await asyncio.wait(making, timeout=_FAREWELL_SECONDS)
         await ended(*making)
+
+
+def _may_be_done(job: Job, task: Task, role: Role | None) -> bool:
+    if task.is_upkeep:
+        return True
+    return role is not None and role.includes(task.role) and role.includes(Role(job.role))
 
 
 def _principal(job: Job, role: Role | None) -> Principal:

@@ -39,7 +39,9 @@ class JobOut(Output):
     attempts: Annotated[int, Field(description="How often it was started.")]
     result: Annotated[dict[str, Any] | None, Field(description="What it found, by its kind.")]
     error: Annotated[str | None, Field(description="Why it failed.")]
-    owner_id: Annotated[Id | None, Field(description="null: whoever asked for it is gone.")]
+    owner_id: Annotated[
+        Id | None, Field(description="null: whoever asked for it is gone, or is the operator.")
+    ]
     cancel_requested_at: Moment | None
     created_at: Moment
     started_at: Annotated[Moment | None, Field(description="The latest start.")]

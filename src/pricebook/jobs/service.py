@@ -46,11 +46,14 @@ class NewJob:
     """Whether its owner is told of the end, by inbox and mail."""
 
 
-async def enqueue(session: AsyncSession, owner: Principal, new: NewJob) -> Job:
-    """Add a job: it is there if and only if the session commits, and a worker looks at once."""
+async def enqueue(session: AsyncSession, owner: Principal | None, new: NewJob) -> Job:
+    """Add a job: it is there if and only if the session commits, and a worker looks at once.
+
+    Without an owner it is the operators' own.
+    """
     job = Job(
         kind=new.kind,
-        owner_id=owner.user_id,
+        owner_id=owner.user_id if owner else None,
         role=new.role,
         scope=new.scope,
         params=dict(new.params),
