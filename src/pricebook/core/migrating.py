@@ -14,17 +14,19 @@ from io import StringIO
 
 from alembic import command
 from alembic.script import Script, ScriptDirectory
-from sqlalchemy import Connection, pool, text
+from sqlalchemy import Connection, text
 from sqlalchemy.exc import DBAPIError
-from sqlalchemy.ext.asyncio import AsyncConnection, create_async_engine
+from sqlalchemy.ext.asyncio import AsyncConnection
 
 from pricebook.core.backfilled import UNFINISHED
+from pricebook.core.database import lone_engine
 from pricebook.core.destructive import contracting_statements
 from pricebook.core.schema_head import (
     SchemaError,
     alembic_config,
     current_head,
     database_url,
+    directly,
     needed_head,
     revisions,
 )
@@ -87,7 +89,7 @@ def migrate(
         SchemaError: There is no way from the database's revision to that one.
 
     """
-    target = _resolved(to)
+    target, settings = _resolved(to), directly(settings)
     if asyncio.run(current_head(settings)) != target:
         asyncio.run(_migrate(settings, say, target, allow_contract=allow_contract))
     say(f"The schema is at {target}.")
@@ -95,7 +97,7 @@ def migrate(
 
 def show_plan(settings: Settings, say: Say, *, to: str = "head") -> bool:
     """Say what `migrate` would do, and return whether that is anything."""
-    current, target = asyncio.run(current_head(settings)), _resolved(to)
+    current, target = asyncio.run(current_head(directly(settings))), _resolved(to)
     steps = plan(current, target)
     _announce(say, steps, current, target)
     return bool(steps)
@@ -172,7 +174,7 @@ async def _migrate(
 
 @asynccontextmanager
 async def _connection(settings: Settings) -> AsyncIterator[AsyncConnection]:
-    engine = create_async_engine(database_url(settings), poolclass=pool.NullPool)
+    engine = lone_engine(database_url(settings))
     try:
         async with engine.connect() as connection:
             yield connection

@@ -12,8 +12,9 @@ from typing import Any
 
 import asyncpg
 
-from pricebook.core.database import asyncpg_url, server_settings_of
+from pricebook.core.database import patience_seconds, server_settings_of
 from pricebook.core.errors import Unavailable
+from pricebook.core.primary import primary_of
 from pricebook.core.reading import Compiled, Connection
 from pricebook.core.settings import Settings
 
@@ -49,7 +50,9 @@ class Snapshot:
         self, statement: Compiled, values: Mapping[str, Any]
     ) -> AsyncGenerator[bytes, None]:
         """Yield the lines, each the one column of a row, many at a time; one block is ahead."""
-        cursor = await self._connection.cursor(statement.sql, *statement.arguments(values))
+        # Prepared first, and nameless where a pooler could not keep the name.
+        prepared = await self._connection.prepare(statement.sql)
+        cursor = await prepared.cursor(*statement.arguments(values))
         # Not in turn: it may take long, as all rows have to be found before any can be sorted.
         rows, ahead = await cursor.fetch(_FIRST_ROWS), _FIRST_ROWS
         while rows:
@@ -114,13 +117,15 @@ class SnapshotPool:
         While `is_busy`, reading gives way to whatever else the process and PostgreSQL do.
         """
         self._options: dict[str, Any] = {
-            "dsn": asyncpg_url(settings),
             "timeout": settings.database.pool_timeout_seconds,
+            "command_timeout": patience_seconds(settings),
             "server_settings": server_settings_of(settings, application) | _SERVER_SETTINGS,
         }
         self._size = self._free = size
         self._idle: list[Connection] = []
         self._turns = _Turns(is_busy)
+        self._primary = primary_of(settings)
+        self._primary.when_doubted.add(self)
 
     @property
     def in_use(self) -> int:
@@ -153,6 +158,10 @@ class SnapshotPool:
 
     def close(self) -> None:
         """Close the connections that nobody uses."""
+        self.close_idle()
+
+    def close_idle(self) -> None:
+        """Close them, as their server may be the primary no more."""
         for connection in self._idle:
             connection.terminate()
         self._idle.clear()
@@ -174,7 +183,7 @@ class SnapshotPool:
         while self._idle:
             with suppress(*GONE):
                 return await in_transaction(self._idle.pop())
-        return await in_transaction(await asyncpg.connect(**self._options))
+        return await in_transaction(await self._primary.connect(**self._options))
 
 
 _SERVER_SETTINGS = {

@@ -4,10 +4,10 @@ They show the statement as it is prepared, with places for its values; the value
 """
 
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import lru_cache
-from typing import Any
+from typing import Any, TypeAlias
 
 import asyncpg
 from sqlalchemy import event
@@ -60,18 +60,28 @@ def _spanned(name: str, said: Attributes) -> Iterator[None]:
         span.end()
 
 
-class _TracedConnection(asyncpg.Connection):  # type: ignore[misc]  # asyncpg has no types
-    """Makes a span of each statement of the pool that reads."""
-
-    async def fetch(self, query: str, *args: Any, **options: Any) -> list[asyncpg.Record]:  # noqa: ANN401 -- asyncpg's own
-        with _spanned(*_described(query)):
-            records: list[asyncpg.Record] = await super().fetch(query, *args, **options)
-            return records
+Fetch: TypeAlias = Callable[
+    [asyncpg.Connection, str, Sequence[Any]], Awaitable[list[asyncpg.Record]]
+]
 
 
-def connection_options() -> dict[str, Any]:
-    """Return what asyncpg is to make of the connections of the pool that reads."""
-    return {"connection_class": _TracedConnection} if tracing.is_on() else {}
+def fetching() -> Fetch:
+    """Return how the pool that reads asks: with a span, if there is a collector."""
+    return _fetch_traced if tracing.is_on() else _fetch
+
+
+def _fetch(
+    connection: asyncpg.Connection, sql: str, arguments: Sequence[Any]
+) -> Awaitable[list[asyncpg.Record]]:
+    records: Awaitable[list[asyncpg.Record]] = connection.fetch(sql, *arguments)
+    return records
+
+
+async def _fetch_traced(
+    connection: asyncpg.Connection, sql: str, arguments: Sequence[Any]
+) -> list[asyncpg.Record]:
+    with _spanned(*_described(sql)):
+        return await _fetch(connection, sql, arguments)
 
 
 def trace_engine(engine: AsyncEngine) -> None:
