@@ -7,7 +7,7 @@ from typing import Annotated, Self
 from pydantic import Field, SecretStr, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
-from pricebook.core.operating_groups import MetricsSettings, ReplicaSettings
+from pricebook.core.operating_groups import BackupSettings, MetricsSettings, ReplicaSettings
 from pricebook.core.setting_groups import (
     AuthSettings,
     DatabaseSettings,
@@ -36,6 +36,7 @@ from pricebook.core.setting_types import (
 
 __all__ = [
     "AuthSettings",
+    "BackupSettings",
     "DatabaseSettings",
     "DeliverySettings",
     "ExportSettings",
@@ -126,6 +127,7 @@ class Settings(BaseSettings):
     retention: RetentionSettings = RetentionSettings()
     log: LogSettings = LogSettings()
     metrics: MetricsSettings = MetricsSettings()
+    backup: BackupSettings = BackupSettings()
 
     @model_validator(mode="after")
     def _servers_come_together(self) -> Self:
