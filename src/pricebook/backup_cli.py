@@ -85,7 +85,7 @@ def _settings_with_database() -> Iterator[Settings]:
 
 def _run(work: Coroutine[Any, Any, object]) -> None:
     """Run it to its end; to be stopped is to break off in good order."""
-    from pricebook.core.files import FilesAwayError
+    from pricebook.core.files import FileMissingError, FilesAwayError
 
     # What is written holds every secret of the database.
     os.umask(0o077)
@@ -98,7 +98,7 @@ def _run(work: Coroutine[Any, Any, object]) -> None:
 
     try:
         asyncio.run(stoppable())
-    except FilesAwayError as error:
+    except (FilesAwayError, FileMissingError) as error:
         reason = str(error.__cause__).partition("\n")[0]
         message = f"{reason}: mend that, or correct PRICEBOOK_BACKUP__URL or PRICEBOOK_FILES__URL"
         raise MendableError(message) from error

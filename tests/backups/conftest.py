@@ -16,7 +16,7 @@ from pricebook.core.embedded import Postgres
 from pricebook.core.files import Files
 from pricebook.core.settings import BackupSettings, FileSettings, Settings
 
-ITEMS = 3_000
+ITEMS = 500
 _USER = "'019b0000-0000-7000-8000-000000000001'"
 SEED = f"""
 INSERT INTO users (id, email, name, role, hashed_password) VALUES ({_USER}, 'a@x.y', 'A', 'admin', 'x');
@@ -74,21 +74,42 @@ async def hashes(url: str) -> dict[str, tuple[int, str]]:
         }
 
 
-@pytest.fixture
-async def price_list(scratch: str, settings: Settings, tmp_path: Path) -> Settings:
-    """Settings that name a filled database, one file, and a place for backups."""
-    await asyncio.to_thread(command.upgrade, alembic_config(asyncpg_url(scratch)), "head")
-    async with connected(scratch) as connection:
+@pytest.fixture(scope="module")
+def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Postgres]:
+    """A cluster with a filled database, which is copied for each test."""
+    folder = tmp_path_factory.mktemp("cluster")
+    folder.chmod(0o755)
+    server = Postgres(folder, durable=False)
+    server.start()
+    server.create_database("filled")
+    url = server.url_of("filled")
+    command.upgrade(alembic_config(asyncpg_url(url)), "head")
+    asyncio.run(_seed(url))
+    yield server
+    server.stop()
+
+
+async def _seed(url: str) -> None:
+    async with connected(url) as connection:
         await connection.execute(SEED)
+
+
+@pytest.fixture
+async def price_list(
+    cluster: Postgres, settings: Settings, tmp_path: Path
+) -> AsyncIterator[Settings]:
+    """Settings that name a filled database, one file, and a place for backups."""
+    cluster.create_database("price_list", template="filled")
     own = settings.model_copy(
         update={
-            "database_url": SecretStr(asyncpg_url(scratch)),
+            "database_url": SecretStr(asyncpg_url(cluster.url_of("price_list"))),
             "files": FileSettings(url=(tmp_path / "files").as_uri()),
             "backup": BackupSettings(url=(tmp_path / "backups").as_uri()),
         }
     )
     await Files(own).write("exports/a.csv", blocks())
-    return own
+    yield own
+    cluster.drop_database("price_list")
 
 
 async def blocks() -> AsyncIterator[bytes]:
@@ -101,31 +122,15 @@ async def made(price_list: Settings) -> Manifest:
     return await back_up(price_list)
 
 
-@pytest.fixture(scope="module")
-def other_cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Postgres]:
-    """A fresh cluster, whose transactions are numbered from the beginning."""
-    folder = tmp_path_factory.mktemp("elsewhere")
-    folder.chmod(0o755)
-    server = Postgres(folder, durable=False)
-    server.start()
-    yield server
-    server.stop()
-
-
 @pytest.fixture
-async def elsewhere(
-    price_list: Settings, other_cluster: Postgres, tmp_path: Path
-) -> AsyncIterator[Settings]:
+def elsewhere(price_list: Settings, scratch: str, tmp_path: Path) -> Settings:
     """Settings that name an empty database of another cluster, and other files."""
-    other_cluster.create_database("elsewhere")
-    url = other_cluster.url_of("elsewhere")
-    yield price_list.model_copy(
+    return price_list.model_copy(
         update={
-            "database_url": SecretStr(asyncpg_url(url)),
+            "database_url": SecretStr(asyncpg_url(scratch)),
             "files": FileSettings(url=(tmp_path / "files elsewhere").as_uri()),
         }
     )
-    other_cluster.drop_database("elsewhere")
 
 
 def url_of(settings: Settings) -> str:

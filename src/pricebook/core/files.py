@@ -264,7 +264,7 @@ def _errors(name: str) -> Iterator[None]:
         yield
     except (FileNotFoundError, PreconditionError) as error:
         raise FileMissingError(name) from error
-    except BaseError as error:
+    except (BaseError, OSError) as error:
         message = "the store of files cannot do this now"
         raise FilesAwayError(message) from error
 
