@@ -190,6 +190,7 @@ async def test_doctor_finds_everything_fine(run: Run, worker_alive: None, smtp: 
         "mail",
         "secret key",
         "disk",
+        "backups",
     ]
 
 

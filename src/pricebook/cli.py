@@ -8,6 +8,7 @@ from typing import Annotated, Literal
 import typer
 from pydantic import SecretStr, ValidationError
 
+from pricebook.backup_cli import backup, backups, restore
 from pricebook.commands.jobs_cli import app as jobs
 from pricebook.commands.options import Url
 from pricebook.core.errors import PricebookError
@@ -35,6 +36,8 @@ app.add_typer(jobs, name="jobs", no_args_is_help=True)
 app.command()(migrate)
 app.command()(backfill)
 app.command(hidden=True)(revision)
+for _verb in (backup, backups, restore):
+    app.command()(_verb)
 
 
 @app.command()

@@ -16,6 +16,7 @@ from redis.asyncio import Redis
 from redis.exceptions import RedisError
 from sqlalchemy import Select, case, func, select
 
+from pricebook.backups.age import look_at_backups
 from pricebook.core.files import Files, folder_of
 from pricebook.core.mail import Mailer
 from pricebook.core.mendable import MendableError
@@ -285,4 +286,5 @@ CHECKS: dict[str, Callable[[Settings], Awaitable[str]]] = {
     "mail": _check_mail,
     "secret key": _check_secret_key,
     "disk": _check_disk,
+    "backups": look_at_backups,
 }

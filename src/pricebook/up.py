@@ -6,8 +6,8 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Sequence
-from contextlib import suppress
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
@@ -85,6 +85,25 @@ def with_running_servers(settings: Settings) -> Settings:
     running = json.loads(run_path.read_text())
     named = _naming(settings, running["database_url"], running["redis_url"])
     return _complete(named, running["api"]["url"])
+
+
+@contextmanager
+def database_alone(settings: Settings) -> Iterator[Settings]:
+    """Run the data folder's PostgreSQL, and nothing else, for a command that needs no more."""
+    folder = settings.data_dir.absolute()
+    folder.mkdir(parents=True, exist_ok=True)
+    lock = take_folder(folder)
+    postgres = Postgres(folder)
+    try:
+        postgres.start()
+        found = {
+            "database_url": SecretStr(postgres.url),
+            "secret_key": settings.secret_key or secret_key_in(folder),
+        }
+        yield settings.model_copy(update=found)
+    finally:
+        postgres.stop()
+        os.close(lock)
 
 
 def _run(settings: Settings, run_path: Path, *, with_demo: bool) -> None:

@@ -29,7 +29,7 @@ def command_of(unit: Path) -> list[str]:
 
 def test_there_is_one_for_each_process() -> None:
     assert [unit.name for unit in UNITS] == [
-        f"pricebook-{name}.service" for name in ("api", "migrate", "worker")
+        f"pricebook-{name}.service" for name in ("api", "backup", "migrate", "worker")
     ]
 
 
@@ -65,3 +65,14 @@ def test_it_gives_a_process_the_time_to_stop(unit: Path) -> None:
     found = re.search(r"^TimeoutStopSec=(\d+)$", unit.read_text(), re.MULTILINE)
     assert found is None if "migrate" in unit.name else found
     assert found is None or int(found[1]) > Settings(database_url=None).stop_seconds + 2
+
+
+def test_a_timer_starts_the_backup(tmp_path: Path) -> None:
+    timer = ROOT / "deploy" / "systemd" / "pricebook-backup.timer"
+    for unit in (timer, timer.with_suffix(".service")):
+        text = unit.read_text()
+        program = "/opt/pricebook/.venv/bin/pricebook"
+        (tmp_path / unit.name).write_text(text.replace(program, "/bin/true"))
+    checked = analyze("verify", "--man=no", str(tmp_path / timer.name))
+    ours = [line for line in checked.stderr.splitlines() if "pricebook" in line]
+    assert (checked.returncode, ours) == (0, []), checked.stderr

@@ -306,6 +306,6 @@ async def test_a_sign_of_life_never_takes_a_reader_back(server, session, viewer,
         await session.commit()
         await asyncio.sleep(0.02)
     await listener.until_told(60)
-    found = re.findall(rb"id: ([0-9]+)\.", listener.received)
+    found = re.findall(rb"id: [0-9a-f]{8}-([0-9]+)\.", listener.received)
     assert [*map(int, found)] == sorted(map(int, found))
     assert len(found) > 61

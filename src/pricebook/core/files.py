@@ -19,7 +19,7 @@ from pricebook.core.clock import now
 from pricebook.core.settings import Settings
 
 if TYPE_CHECKING:
-    from obstore import GetOptions
+    from obstore import GetOptions, ObjectMeta
     from obstore.store import RetryConfig
 
 # The least part that S3 takes; what is written is held in memory by the part.
@@ -111,8 +111,7 @@ class Files:
 
         """
         with _errors(name):
-            found = await obstore.head_async(self._store, name)
-        return Stored(name, found["size"], found["last_modified"], found["e_tag"])
+            return _stored(await obstore.head_async(self._store, name))
 
     async def size(self, name: str) -> int:
         """Return the size of a file in bytes; raises as `find` does."""
@@ -172,11 +171,16 @@ class Files:
     async def list_old(self, folder: str, age: timedelta) -> AsyncIterator[str]:
         """Yield the names of files in a folder that were written before `age`."""
         before = now() - age
+        async for stored in self.list_all(folder):
+            if stored.written_at < before:
+                yield stored.name
+
+    async def list_all(self, folder: str = "") -> AsyncIterator[Stored]:
+        """Yield every file in a folder and below it; by default every file."""
         with _errors(folder):
-            async for found in obstore.list(self._store, prefix=f"{folder}/"):
+            async for found in obstore.list(self._store, prefix=f"{folder}/" if folder else None):
                 for one in found:
-                    if one["last_modified"] < before:
-                        yield one["path"]
+                    yield _stored(one)
 
     async def clear_unfinished(self, age: timedelta) -> int:
         """Delete what killed processes left of files they were writing; return how many.
@@ -186,6 +190,10 @@ class Files:
         if not isinstance(self._store, LocalStore) or self._store.prefix is None:
             return 0
         return await asyncio.to_thread(_clear, Path(self._store.prefix), now() - age)
+
+
+def _stored(meta: "ObjectMeta") -> Stored:
+    return Stored(meta["path"], meta["size"], meta["last_modified"], meta["e_tag"])
 
 
 async def _little() -> AsyncIterator[bytes]:
@@ -256,7 +264,7 @@ def _errors(name: str) -> Iterator[None]:
         yield
     except (FileNotFoundError, PreconditionError) as error:
         raise FileMissingError(name) from error
-    except BaseError as error:
+    except (BaseError, OSError) as error:
         message = "the store of files cannot do this now"
         raise FilesAwayError(message) from error
 

@@ -1,11 +1,37 @@
 """The groups of settings for those who run the service."""
 
+from pathlib import Path
 from typing import Annotated
 
 from pydantic import Field, SecretStr
 
 from pricebook.core.setting_groups import Group
-from pricebook.core.setting_types import CollectorUrl, PositiveSeconds
+from pricebook.core.setting_types import AtLeastOne, CollectorUrl, FilesUrl, PositiveSeconds
+
+
+class BackupSettings(Group):
+    """Where `pricebook backup` keeps what it makes, and for how long."""
+
+    url: FilesUrl | None = Field(
+        None,
+        description="file:///a/folder, s3://bucket/prefix, gs://… or az://…, away from the "
+        "database's own disk; without it none can be made.",
+    )
+    options: dict[str, SecretStr] = Field(
+        {},
+        description="What the object store needs besides the usual variables of its cloud, "
+        'such as {"aws_endpoint": "https://…"} (JSON object).',
+    )
+    keep: AtLeastOne = Field(7, description="The newest so many are kept, however old.")
+    keep_days: AtLeastOne = Field(30, description="Others are deleted after so many days.")
+    warn_after_hours: Annotated[float, Field(gt=0)] = Field(
+        26, description="`pricebook doctor` complains when the newest is older."
+    )
+    programs: Path | None = Field(
+        None,
+        description="Folder of pg_dump and pg_restore, of the server's version or later; without "
+        "it those in PATH, or of the wheel.",
+    )
 
 
 class MetricsSettings(Group):

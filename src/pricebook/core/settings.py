@@ -7,7 +7,12 @@ from typing import Annotated, Self
 from pydantic import Field, SecretStr, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
-from pricebook.core.operating_groups import MetricsSettings, ReplicaSettings, TracingSettings
+from pricebook.core.operating_groups import (
+    BackupSettings,
+    MetricsSettings,
+    ReplicaSettings,
+    TracingSettings,
+)
 from pricebook.core.setting_groups import (
     AuthSettings,
     DatabaseSettings,
@@ -36,6 +41,7 @@ from pricebook.core.setting_types import (
 
 __all__ = [
     "AuthSettings",
+    "BackupSettings",
     "DatabaseSettings",
     "DeliverySettings",
     "ExportSettings",
@@ -135,6 +141,7 @@ class Settings(BaseSettings):
     log: LogSettings = LogSettings()
     metrics: MetricsSettings = MetricsSettings()
     tracing: TracingSettings = TracingSettings()
+    backup: BackupSettings = BackupSettings()
 
     @model_validator(mode="after")
     def _servers_come_together(self) -> Self:

@@ -152,8 +152,8 @@ class Follower:
         """Tell the next events, and let in who wants to listen, once all have been told."""
         joining = list(self._joining)
         now = await snapshot(self._reads)
-        if self._place is not None and now.xmax < self._place.position.xmax:
-            log.error("the log is older than it was: all streams begin anew")
+        if self._place is not None and not self._place.position.precedes(now):
+            log.error("the log is another, or older than it was: all streams begin anew")
             self._end_all()
             self._place = None
         if self._place is None:

@@ -4,6 +4,9 @@ PostgreSQL numbers transactions as they begin to write, and they commit in any o
 number tells what a reader has seen; a snapshot does: all below `xmax` has ended, but for those
 that were still running. Whatever commits later is "not seen yet" by this very definition, so that
 it is read when it commits, nothing is passed over, and nothing waits for the slowest transaction.
+
+The numbers mean something in one log only: a restored database has another, though it holds the
+same events. So a position names its log.
 """
 
 import re
@@ -13,7 +16,7 @@ from typing import Any
 from uuid import UUID
 
 _PLACE = re.compile(
-    r"([0-9]{1,19})\.((?:[0-9]{1,19}(?:,[0-9]{1,19})*)?)(?:\.([0-9]{1,19})\.([0-9a-f]{32}))?"
+    r"(?:([0-9a-f]{8})-)?([0-9]{1,19})\.((?:[0-9]{1,19}(?:,[0-9]{1,19})*)?)(?:\.([0-9]{1,19})\.([0-9a-f]{32}))?"
 )
 _NO_PLACE = "no place in a log"
 _NO_EVENT = UUID(int=0)
@@ -26,12 +29,19 @@ class Position:
 
     xmax: int
     running: tuple[int, ...] = ()
+    log: str = ""
+    """Which log that is in; see `queries.snapshot`."""
 
     @classmethod
     def of_snapshot(cls, text: str) -> "Position":
-        """Read a `pg_snapshot` as PostgreSQL writes it: `xmin:xmax:running,running`."""
-        _xmin, xmax, running = text.split(":")
-        return cls(int(xmax), tuple(sorted(map(int, filter(None, running.split(","))))))
+        """Read a `pg_snapshot` as PostgreSQL writes it, `xmin:xmax:running,running`, of `log-`."""
+        log, _, snapshot = text.rpartition("-")
+        _xmin, xmax, running = snapshot.split(":")
+        return cls(int(xmax), tuple(sorted(map(int, filter(None, running.split(","))))), log)
+
+    def precedes(self, now: "Position") -> bool:
+        """Whether a reader can go on from here to `now`: they are of one log, in this order."""
+        return self.log == now.log and self.xmax <= now.xmax
 
     def sees(self, transaction_id: int) -> bool:
         """Whether the transaction has been read."""
@@ -44,11 +54,13 @@ class Position:
         """
         still = (one for one in self.running if one > transaction_id or one in now.running)
         new = (one for one in now.running if self.xmax <= one <= transaction_id)
-        return Position(max(self.xmax, transaction_id + 1), tuple(sorted((*still, *new))))
+        running = tuple(sorted((*still, *new)))
+        return Position(max(self.xmax, transaction_id + 1), running, now.log)
 
     def __str__(self) -> str:
         """Write it as short as it may be: what was running lies close below `xmax`."""
-        return f"{self.xmax}.{','.join(str(self.xmax - one) for one in self.running)}"
+        running = ",".join(str(self.xmax - one) for one in self.running)
+        return f"{self.log}-{self.xmax}.{running}" if self.log else f"{self.xmax}.{running}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,12 +82,12 @@ class Place:
         found = _PLACE.fullmatch(text)
         if found is None:
             raise ValueError(_NO_PLACE)
-        xmax = int(found[1])
-        running = tuple(sorted(xmax - int(one) for one in found[2].split(",") if one))
-        position = Position(xmax, running)
-        place = cls(position, int(found[3]), UUID(found[4])) if found[3] else cls(position)
+        xmax = int(found[2])
+        running = tuple(sorted(xmax - int(one) for one in found[3].split(",") if one))
+        position = Position(xmax, running, found[1] or "")
+        place = cls(position, int(found[4]), UUID(found[5])) if found[4] else cls(position)
         is_below = all(0 < one < xmax for one in running)
-        is_within = found[3] is None or position.sees(place.transaction_id)
+        is_within = found[4] is None or position.sees(place.transaction_id)
         if xmax >= _BEYOND_ANY_TRANSACTION or not is_below or not is_within:
             raise ValueError(_NO_PLACE)
         return place

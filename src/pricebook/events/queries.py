@@ -18,6 +18,7 @@ from sqlalchemy import (
     bindparam,
     delete,
     func,
+    literal_column,
     select,
     tuple_,
     union_all,
@@ -53,6 +54,11 @@ _FILTERS: dict[str, ColumnElement[bool]] = {
 
 PRUNED_AT_ONCE = 1_000
 
+# Another cluster numbers its transactions anew, and another table has gone back in time. A standby
+# that takes over is the same log.
+_LOG = "left(md5((pg_control_system()).system_identifier || '.' || 'events'::regclass::oid), 8)"
+_SNAPSHOT: ColumnElement[str] = literal_column(f"{_LOG} || '-' || pg_current_snapshot()::text")
+
 _ORDER = (EventRecord.transaction_id, EventRecord.id)
 
 
@@ -71,8 +77,8 @@ def _columns(*, for_admin: bool, for_all: bool) -> list[ColumnElement[Any]]:
 
 @compiled_once
 def snapshot() -> Select[*tuple[Any, ...]]:
-    """Select what the log looks like now: which transactions have ended."""
-    return select(cast_sql(func.pg_current_snapshot(), Text))
+    """Select which log this is, and what it looks like now: which transactions have ended."""
+    return select(_SNAPSHOT)
 
 
 @compiled_once

@@ -111,7 +111,7 @@ async def _beginning(
     if resumed is not None:
         if await service.is_cut_off(reads, resumed, position):
             yield _TRUNCATED
-        if resumed.position.xmax <= position.xmax:
+        if resumed.position.precedes(position):
             async for chunk in service.backlog(reads, interest, Span(resumed, position)):
                 yield chunk
     yield _at(position)

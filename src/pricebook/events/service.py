@@ -45,7 +45,10 @@ async def _list_forwards(
 ) -> tuple[list[Row], str | None]:
     """Read on from a place: what commits while someone pages is on a later page."""
     start = _read_place(query.cursor) if query.cursor else BEGINNING
-    span = Span(start, await snapshot(reads))
+    now = await snapshot(reads)
+    if query.cursor and not start.position.precedes(now):
+        raise CursorInvalid(pointer="query/cursor")
+    span = Span(start, now)
     rows = await _rows_within(span, reads, interest, filters, query.limit + 1)
     if len(rows) <= query.limit:
         return rows, None
@@ -120,7 +123,7 @@ async def is_cut_off(reads: ReadPool, place: Place, now: Position) -> bool:
 
     Pruning leaves the last event that is due, so that the log tells how far it has gone.
     """
-    if place.position.xmax > now.xmax:
+    if not place.position.precedes(now):
         return True
     oldest = await reads.row(queries.oldest_event())
     return oldest is not None and not place.has_read(oldest["transaction_id"], oldest["id"])
