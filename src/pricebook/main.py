@@ -21,6 +21,7 @@ from pricebook.core.rate_limits import RateLimiter
 from pricebook.core.replica import ReadCounts, following
 from pricebook.core.replica_snapshots import Snapshots
 from pricebook.core.route_table import RouteTable
+from pricebook.core.rush import Rush
 from pricebook.core.sealing import Sealer
 from pricebook.core.security import PasswordHasher
 from pricebook.core.settings import Settings
@@ -71,11 +72,15 @@ def create_app(settings: Settings) -> FastAPI:
     include_routers(app)
     app.state.route_table = RouteTable(app)
     app.state.traffic = Traffic()
+    rush = Rush(settings.http.max_concurrent_requests, app.state.traffic)
+    # A page of another origin may read why it was refused: that is for the middleware to write.
+    app.state.rush = None if settings.http.cors_origins else rush
     app.add_middleware(
         RequestMiddleware,
         settings.http,
         access_log=settings.log.access,
         traffic=app.state.traffic,
+        rush=rush,
         uploads=dict.fromkeys(UPLOADS, settings.imports.max_bytes),
         templates=app.state.route_table.templates(),
     )

@@ -1,8 +1,13 @@
 """Who asks, under which request id: what logs, problems and events say of the request."""
 
+import re
+from collections.abc import Mapping
 from contextvars import ContextVar
 from dataclasses import dataclass, field
+from secrets import token_hex
 from uuid import UUID
+
+_SANE_ID = re.compile(rb"[A-Za-z0-9._:-]{8,128}")
 
 
 @dataclass(slots=True)
@@ -26,3 +31,11 @@ def current_context() -> RequestContext | None:
 def enter_context(context: RequestContext) -> None:
     """Make `context` the current one for this task and those it starts."""
     _current.set(context)
+
+
+def request_id_of(headers: Mapping[bytes, bytes]) -> str:
+    """Take the client's, if it is sane; else make one."""
+    given = headers.get(b"x-request-id")
+    if given is not None and _SANE_ID.fullmatch(given):
+        return given.decode()
+    return token_hex(16)
