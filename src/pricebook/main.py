@@ -5,6 +5,7 @@ from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 
 from fastapi import FastAPI
+from pydantic import SecretStr
 from redis.asyncio import Redis
 
 from pricebook.api import TAGS, UPLOADS, include_routers
@@ -28,6 +29,7 @@ from pricebook.core.settings import Settings
 from pricebook.core.streaming import Streams
 from pricebook.core.traffic import Traffic
 from pricebook.core.uploads import Uploads
+from pricebook.core.valkey import connected
 from pricebook.events.follower import Follower
 from pricebook.jobs.follower import Follower as JobFollower
 from pricebook.system.measuring import Measuring
@@ -121,8 +123,8 @@ def _lifespan(settings: Settings) -> Lifespan:
 
 @asynccontextmanager
 async def _valkey(settings: Settings) -> AsyncIterator[Redis]:
-    url = settings.redis_url.get_secret_value() if settings.redis_url else ""
-    async with Redis.from_url(url, socket_timeout=1, socket_connect_timeout=1) as valkey:
+    url = settings.redis_url or SecretStr("")
+    async with connected(url, socket_timeout=1, socket_connect_timeout=1) as valkey:
         yield valkey
 
 
