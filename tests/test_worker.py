@@ -54,7 +54,9 @@ def with_valkey(settings: Settings, valkey: Valkey) -> Settings:
 @pytest.fixture
 async def queue(with_valkey: Settings) -> AsyncIterator[ArqRedis]:
     pool = await create_pool(
-        worker_connection(with_valkey), job_serializer=serialize, job_deserializer=deserialize
+        worker_connection(with_valkey)["redis_settings"],
+        job_serializer=serialize,
+        job_deserializer=deserialize,
     )
     yield pool
     await pool.aclose()

@@ -63,7 +63,7 @@ class _Server(uvicorn.Server):
 
     def __init__(self, config: uvicorn.Config, app: FastAPI) -> None:
         super().__init__(config)
-        self.server_state = self._connections = Connections()
+        self.server_state = self._connections = Connections(app.state.rush)
         self._app = app
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:

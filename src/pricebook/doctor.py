@@ -5,6 +5,7 @@ import os
 import shutil
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
@@ -26,6 +27,7 @@ from pricebook.core.replica_check import look_at_replicas
 from pricebook.core.schema_head import DatabaseAwayError, check_schema, connect
 from pricebook.core.sealing import SealBrokenError, Sealer
 from pricebook.core.settings import Settings
+from pricebook.core.valkey import connected
 from pricebook.system import queries
 from pricebook.system.service import sum_up, sum_up_jobs, worker_in_words
 from pricebook.webhooks.models import WebhookEndpoint
@@ -108,21 +110,21 @@ async def _check_valkey(settings: Settings) -> str:
         raise MendableError(message)
     try:
         async with _valkey(settings.redis_url) as valkey:
-            info = await valkey.info("server")
+            info = await valkey.info()
     except (OSError, RedisError) as error:
         message = f"{error}: start Valkey, or correct PRICEBOOK_REDIS_URL"
         raise MendableError(message) from error
+    if info.get("cluster_enabled"):
+        message = "a cluster, where arq's transactions fail: use one server, or Sentinel"
+        raise MendableError(message)
     name = info.get("server_name", "redis").capitalize()
     return f"{name} {info.get('valkey_version', info.get('redis_version'))} answers"
 
 
-def _valkey(url: SecretStr) -> Redis:
-    client: Redis = Redis.from_url(
-        url.get_secret_value(),
-        socket_timeout=_PATIENCE_SECONDS,
-        socket_connect_timeout=_PATIENCE_SECONDS,
+def _valkey(url: SecretStr) -> AbstractAsyncContextManager[Redis]:
+    return connected(
+        url, socket_timeout=_PATIENCE_SECONDS, socket_connect_timeout=_PATIENCE_SECONDS
     )
-    return client
 
 
 async def _check_worker(settings: Settings) -> str:

@@ -5,6 +5,7 @@ from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 
 from fastapi import FastAPI
+from pydantic import SecretStr
 from redis.asyncio import Redis
 
 from pricebook.api import TAGS, UPLOADS, include_routers
@@ -22,6 +23,7 @@ from pricebook.core.rate_limits import RateLimiter
 from pricebook.core.replica import ReadCounts, following
 from pricebook.core.replica_snapshots import Snapshots
 from pricebook.core.route_table import RouteTable
+from pricebook.core.rush import Rush
 from pricebook.core.sealing import Sealer
 from pricebook.core.security import PasswordHasher
 from pricebook.core.settings import Settings
@@ -29,6 +31,7 @@ from pricebook.core.streaming import Streams
 from pricebook.core.tracing import tracing
 from pricebook.core.traffic import Traffic
 from pricebook.core.uploads import Uploads
+from pricebook.core.valkey import connected
 from pricebook.events.follower import Follower
 from pricebook.jobs.follower import Follower as JobFollower
 from pricebook.system.measuring import Measuring
@@ -73,11 +76,15 @@ def create_app(settings: Settings) -> FastAPI:
     include_routers(app)
     app.state.route_table = RouteTable(app)
     app.state.traffic = Traffic()
+    rush = Rush(settings.http.max_concurrent_requests, app.state.traffic)
+    # A page of another origin may read why it was refused: that is for the middleware to write.
+    app.state.rush = None if settings.http.cors_origins else rush
     app.add_middleware(
         RequestMiddleware,
         settings.http,
         access_log=settings.log.access,
         traffic=app.state.traffic,
+        rush=rush,
         uploads=dict.fromkeys(UPLOADS, settings.imports.max_bytes),
         templates=app.state.route_table.templates(),
     )
@@ -120,8 +127,8 @@ def _lifespan(settings: Settings) -> Lifespan:
 
 @asynccontextmanager
 async def _valkey(settings: Settings) -> AsyncIterator[Redis]:
-    url = settings.redis_url.get_secret_value() if settings.redis_url else ""
-    async with Redis.from_url(url, socket_timeout=1, socket_connect_timeout=1) as valkey:
+    url = settings.redis_url or SecretStr("")
+    async with connected(url, socket_timeout=1, socket_connect_timeout=1) as valkey:
         yield valkey
 
 

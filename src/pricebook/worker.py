@@ -88,7 +88,7 @@ def make_worker(settings: Settings, database: Database, dispatcher: Dispatcher) 
             cron(prune, name="prune", minute=0),
             cron(sweep, name="sweep", minute=5, timeout=_SWEEP_TIMEOUT_SECONDS),
         ],
-        redis_settings=worker_connection(settings),
+        **worker_connection(settings),
         ctx={
             "database": database,
             "dispatcher": dispatcher,
@@ -111,7 +111,7 @@ def make_job_worker(settings: Settings, runner: Runner) -> Worker:
     return _Worker(
         functions=[func(start_jobs, name=WORK)],
         queue_name=JOBS_QUEUE,
-        redis_settings=worker_connection(settings),
+        **worker_connection(settings, JOBS_QUEUE),
         ctx={"runner": runner},
         job_serializer=serialize,
         job_deserializer=deserialize,

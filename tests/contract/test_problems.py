@@ -8,7 +8,7 @@ import pytest
 from sqlalchemy import text
 from tests.contract.operations import OPERATIONS, whole_item
 
-from pricebook.core.middleware import SECURITY_HEADERS
+from pricebook.core.browser_headers import SECURITY_HEADERS
 
 MARK = "Zanzibar-7f3a"
 

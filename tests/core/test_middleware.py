@@ -4,8 +4,10 @@ import asyncio
 
 import pytest
 from sqlalchemy import text
+from structlog.testing import capture_logs
+from tests.conftest import until
 
-from pricebook.core.middleware import SECURITY_HEADERS
+from pricebook.core.browser_headers import SECURITY_HEADERS
 
 EVERYWHERE = [
     ("GET", "/ping", 200),
@@ -202,3 +204,27 @@ async def test_whoever_sends_slowly_takes_no_place(make_api):
     is_sent.set()
     assert (await sending).status_code == 401
     assert api.app.state.traffic.under_way == 0
+
+
+async def test_a_refusal_in_a_rush_is_like_any_other(make_api):
+    api = await make_api(http={"max_concurrent_requests": 1, "cors_origins": (SHOP,)})
+    api.app.state.traffic.under_way = 1
+    api.base_url = "https://pricebook.test"
+    with capture_logs() as lines:
+        sent = {"Origin": SHOP, "X-Request-ID": "the-shop-asks-1"}
+        refused = [await api.get("/v1/items", headers=sent) for _ in range(3)][-1]
+        assert not lines
+        await until(lambda: lines, 3)
+    assert refused.status_code == 503
+    assert refused.json()["type"] == "/problems/unavailable"
+    assert refused.json()["request_id"] == refused.headers["x-request-id"] == "the-shop-asks-1"
+    assert int(refused.headers["retry-after"]) >= 1
+    assert refused.headers["cache-control"] == "no-store"
+    assert refused.headers["access-control-allow-origin"] == SHOP
+    assert "max-age=" in refused.headers["strict-transport-security"]
+    for name, value in SECURITY_HEADERS:
+        assert refused.headers[name.decode()] == value.decode()
+    assert [(line["event"], line["refused"]) for line in lines] == [
+        ("too many requests at once", 3)
+    ]
+    assert api.app.state.traffic.under_way == 1

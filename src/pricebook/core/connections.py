@@ -2,12 +2,14 @@
 
 import math
 from collections.abc import Iterable
+from contextlib import suppress
 from typing import Any, Final, cast
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 from uvicorn.server import ServerState
 
 from pricebook.core.downloads import TRAILERS
+from pricebook.core.rush import Rush
 from pricebook.core.streaming import ABORT
 
 HEAD_SECONDS: Final = 10.0
@@ -33,10 +35,11 @@ _TOO_SLOW_ANSWER = (
 class Connections(ServerState):
     """All connections of a process, and its hold on them."""
 
-    def __init__(self) -> None:
-        """Begin with none."""
+    def __init__(self, rush: Rush | None = None) -> None:
+        """Begin with none; what is too much for `rush` goes no further than its connection."""
         super().__init__()
         self.is_draining = False
+        self.rush = rush
 
     def drain(self) -> None:
         """Close each connection after its next answer, and say so in it (RFC 9112, section 9.6)."""
@@ -112,6 +115,22 @@ class Connection(HttpToolsProtocol):
         self.cycle.__class__ = _Cycle
         if cast("Connections", self.server_state).is_draining:
             self.last_answer()
+
+    def _start_asgi_task(self, cycle: RequestResponseCycle, app: Any) -> None:  # noqa: ANN401 -- uvicorn's own type is its own
+        if not self._refuses(cycle):
+            super()._start_asgi_task(cycle, app)
+
+    def _refuses(self, cycle: RequestResponseCycle) -> bool:
+        """Refuse what is too much, for less than a task and the application's layers cost."""
+        state = cast("Connections", self.server_state)
+        if state.rush is None or state.is_draining or self.flow.write_paused:
+            return False
+        if not state.rush.shuts_out(cycle.scope["path"]):
+            return False
+        # While its client reads, a refusal waits for nothing, and comes to its end at once.
+        with suppress(StopIteration):
+            cycle.run_asgi(cast("Any", state.rush.refuse)).send(None)
+        return True
 
     def on_body(self, body: bytes) -> None:
         """Count what has come."""

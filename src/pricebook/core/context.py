@@ -3,10 +3,14 @@
 What a worker does on a request's behalf has such a context, too.
 """
 
+import re
 from collections.abc import Mapping
 from contextvars import ContextVar
 from dataclasses import dataclass, field
+from secrets import token_hex
 from uuid import UUID
+
+_SANE_ID = re.compile(rb"[A-Za-z0-9._:-]{8,128}")
 
 
 @dataclass(slots=True)
@@ -35,3 +39,11 @@ def current_context() -> RequestContext | None:
 def enter_context(context: RequestContext) -> None:
     """Make `context` the current one for this task and those it starts."""
     _current.set(context)
+
+
+def request_id_of(headers: Mapping[bytes, bytes]) -> str:
+    """Take the client's, if it is sane; else make one."""
+    given = headers.get(b"x-request-id")
+    if given is not None and _SANE_ID.fullmatch(given):
+        return given.decode()
+    return token_hex(16)

@@ -3,40 +3,24 @@
 Pure ASGI and one layer, since each request pays for it.
 """
 
-import re
 import time
 from collections.abc import Callable, Iterable, Mapping
-from secrets import token_hex
-from typing import Final, NamedTuple
+from typing import NamedTuple
 
 import structlog
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from pricebook.core.context import RequestContext, enter_context
+from pricebook.core.browser_headers import SECURITY_HEADERS, TRANSPORT_SECURITY
+from pricebook.core.context import RequestContext, enter_context, request_id_of
 from pricebook.core.cors import Cors
 from pricebook.core.database import is_outage
 from pricebook.core.errors import PricebookError, TooLarge, Unavailable, UnsupportedMediaType
 from pricebook.core.metrics import note_request
 from pricebook.core.problems import InternalError, problem
+from pricebook.core.rush import Rush
 from pricebook.core.settings import HttpSettings
 from pricebook.core.tracing import begin_request
 from pricebook.core.traffic import Traffic
-
-_SANE_ID = re.compile(rb"[A-Za-z0-9._:-]{8,128}")
-
-# An orchestrator that gets no answer here ends the process, which helps nobody in a rush.
-_ANSWERED_IN_A_RUSH = ("/health/live", "/ping", "/metrics")
-
-# OWASP's recommendations for an API; a page that needs more sets its own.
-SECURITY_HEADERS: Final = (
-    (b"x-content-type-options", b"nosniff"),
-    (b"x-frame-options", b"DENY"),
-    (b"referrer-policy", b"no-referrer"),
-    (b"cross-origin-resource-policy", b"same-origin"),
-    (b"content-security-policy", b"default-src 'none'; frame-ancestors 'none'"),
-)
-# Over https alone (RFC 6797, section 7.2).
-_TRANSPORT_SECURITY = (b"strict-transport-security", b"max-age=63072000; includeSubDomains")
 
 _SECURED = frozenset(name for name, _ in SECURITY_HEADERS)
 
@@ -55,10 +39,13 @@ class RequestMiddleware:
         *,
         access_log: bool,
         traffic: Traffic,
+        rush: Rush,
         uploads: Mapping[str, int] | None = None,
         templates: Mapping[object, str] | None = None,
     ) -> None:
         """Surround `app`, and tell `traffic` of each request that has not stepped aside.
+
+        What is too much for `rush` is not even begun.
 
         A POST to a path of `uploads` may be packed, and as large as it says. Requests are counted
         by the path that `templates` has for what answers them.
@@ -72,15 +59,21 @@ class RequestMiddleware:
         self._access_log = access_log
         self._traffic = traffic
         self._templates = templates or {}
+        self._rush = rush
         # Around the net for errors too, so that a page may read why it was refused.
         self._serve: ASGIApp = self._catch
+        self._refuse: ASGIApp = rush.refuse
         if settings.cors_origins:
             self._serve = Cors(self._catch, settings.cors_origins)
+            self._refuse = Cors(rush.refuse, settings.cors_origins)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request."""
         if scope["type"] != "http":
             await self._app(scope, receive, send)
+            return
+        if self._rush.shuts_out(scope["path"]):
+            await self._refuse(scope, receive, send)
             return
         exchange = _Exchange(scope, receive, send, self._limits_of(scope), self._step)
         enter_context(exchange.context)
@@ -126,9 +119,6 @@ class RequestMiddleware:
 
     def _refusal(self, exchange: "_Exchange") -> PricebookError | None:
         """Say what can be refused before anything is read."""
-        is_rush = self._traffic.under_way > self._settings.max_concurrent_requests
-        if is_rush and not exchange.path.endswith(_ANSWERED_IN_A_RUSH):
-            return Unavailable("Too many requests at once; try again.")
         limits = exchange.limits
         coding = exchange.headers.get(b"content-encoding", b"identity").lower()
         if coding != b"identity" and not limits.may_be_packed:
@@ -202,7 +192,7 @@ class _Exchange:
         self._step = step
         self._is_waiting = False
         self.is_counted = True
-        self.context = RequestContext(_request_id(self.headers))
+        self.context = RequestContext(request_id_of(self.headers))
 
     def scope_of(self, scope: Scope, root_path: str) -> Scope:
         """Return the scope that the application sees.
@@ -253,7 +243,7 @@ class _Exchange:
         yield (b"server-timing", b"app;dur=%.1f" % self._milliseconds())
         yield from self.context.headers
         if self._is_https:
-            yield _TRANSPORT_SECURITY
+            yield TRANSPORT_SECURITY
         names = {name for name, _ in own}
         if names.isdisjoint(_SECURED):
             yield from SECURITY_HEADERS
@@ -288,11 +278,3 @@ class _Exchange:
 
     def _milliseconds(self) -> float:
         return (time.perf_counter() - self._began) * 1000
-
-
-def _request_id(headers: Mapping[bytes, bytes]) -> str:
-    """Take the client's, if it is sane; else make one."""
-    given = headers.get(b"x-request-id")
-    if given is not None and _SANE_ID.fullmatch(given):
-        return given.decode()
-    return token_hex(16)

@@ -8,6 +8,7 @@ import orjson
 import structlog
 from arq.connections import ArqRedis, RedisSettings
 from arq.constants import default_queue_name, health_check_key_suffix
+from pydantic import SecretStr
 from redis.asyncio import Redis
 from redis.asyncio.retry import Retry
 from redis.backoff import ExponentialBackoff
@@ -17,6 +18,8 @@ from redis.exceptions import TimeoutError as ValkeyTimeoutError
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from pricebook.core.settings import Settings
+from pricebook.core.valkey import primary_pool
+from pricebook.core.valkey_urls import is_sentinel
 
 DRAIN = "drain"
 """The arq job that wakes a worker's dispatcher."""
@@ -28,6 +31,7 @@ JOBS_QUEUE = "pricebook:jobs"
 _HINT_GAP_SECONDS = 0.02
 _HINT_TRIES = 3
 _FOREVER = -1
+_GONE_SECONDS = 5.0
 # redis-py leaves a refused connection out of what it tries again: it is an OSError.
 _PASSING = (ValkeyConnectionError, ValkeyTimeoutError, OSError)
 
@@ -44,16 +48,41 @@ def deserialize(job: bytes) -> dict[str, Any]:
     return dict(orjson.loads(job))
 
 
-def worker_connection(settings: Settings) -> RedisSettings:
-    """Connect patiently: without it arq's worker ends with the first moment of an outage."""
+def worker_connection(settings: Settings, queue: str = default_queue_name) -> dict[str, Any]:
+    """Connect patiently: without it arq's worker ends with the first moment of an outage.
+
+    What it returns is for arq's `Worker`.
+    """
     if settings.redis_url is None:
         message = "PRICEBOOK_REDIS_URL is not set"
         raise RuntimeError(message)
+    if is_sentinel(settings.redis_url.get_secret_value()):
+        return {"redis_pool": _primary(settings.redis_url, queue)}
     connection = RedisSettings.from_dsn(settings.redis_url.get_secret_value())
     connection.retry = _LoggedRetry(ExponentialBackoff(cap=1, base=0.1))
     connection.retry_on_error = [*_PASSING]
     connection.retry_on_timeout = True
-    return connection
+    return {"redis_settings": connection}
+
+
+def _primary(url: SecretStr, queue: str) -> ArqRedis:
+    """Follow the primary; arq's own way there tries nothing again, and has no password to ask with.
+
+    One that is gone without a word is left after a while, though arq itself waits for none so long.
+    """
+    pool = primary_pool(
+        url,
+        retry=_LoggedRetry(ExponentialBackoff(cap=1, base=0.1)),
+        retry_on_error=[*_PASSING],
+        socket_timeout=_GONE_SECONDS,
+        socket_connect_timeout=_GONE_SECONDS,
+    )
+    return ArqRedis(
+        pool,
+        job_serializer=serialize,
+        job_deserializer=deserialize,
+        default_queue_name=queue,
+    )
 
 
 async def sees_worker(valkey: Redis, queue: str = default_queue_name) -> bool:

@@ -9,6 +9,7 @@ from urllib.parse import urlsplit
 from pydantic import AfterValidator, Field, SecretStr
 
 from pricebook.core.database_urls import normal_url
+from pricebook.core.valkey_urls import CLUSTER_SCHEMES, is_sentinel, read_sentinel_url
 
 _KEY_LENGTH = 32
 
@@ -18,8 +19,17 @@ def _database_url(url: SecretStr) -> SecretStr:
 
 
 def _redis_url(url: SecretStr) -> SecretStr:
-    if not url.get_secret_value().startswith(("redis://", "rediss://", "unix://")):
-        message = "must begin with redis://, rediss:// or unix://"
+    value = url.get_secret_value()
+    if value.startswith(CLUSTER_SCHEMES):
+        message = (
+            "must not be a cluster, where arq's transactions over several keys fail: name one "
+            "server, or Sentinels as redis+sentinel://host1:26379,host2:26379/service/0"
+        )
+        raise ValueError(message)
+    if is_sentinel(value):
+        read_sentinel_url(value)
+    elif not value.startswith(("redis://", "rediss://", "unix://")):
+        message = "must begin with redis://, rediss://, unix:// or redis+sentinel://"
         raise ValueError(message)
     return url
 

@@ -92,7 +92,9 @@ class Settings(BaseSettings):
         "hosts with commas.",
     )
     redis_url: RedisUrl | None = Field(
-        None, description="Valkey or Redis to use; without it `pricebook up` starts its own."
+        None,
+        description="Valkey or Redis to use, or redis+sentinel://host1:26379,host2:26379/service/0 "
+        "for whichever is the primary; without it `pricebook up` starts its own.",
     )
     data_dir: Path = Field(Path("data"), description="Where `pricebook up` keeps everything.")
     host: str = Field("127.0.0.1", description="Address the API listens on.")

@@ -1,0 +1,74 @@
+"""Requests past those that a process can have under way are refused, at as little cost as can be.
+
+The dearer it is to say no, the less is left for those who are answered; under twice the load that a
+process can carry it says so more often than it answers. So the answer is written once, and is no
+line of its own in the log: each second's refusals are counted in one.
+"""
+
+import asyncio
+import time
+from typing import Final
+
+import structlog
+from starlette.types import Receive, Scope, Send
+
+from pricebook.core.browser_headers import SECURITY_HEADERS, TRANSPORT_SECURITY
+from pricebook.core.context import request_id_of
+from pricebook.core.errors import Unavailable
+from pricebook.core.metrics import note_request
+from pricebook.core.problems import problem
+from pricebook.core.traffic import Traffic
+
+# An orchestrator that gets no answer here ends the process, which helps nobody in a rush.
+_ANSWERED_ALL_THE_SAME: Final = ("/health/live", "/ping", "/metrics")
+_TELL_SECONDS: Final = 1.0
+_NO_REQUEST_ID: Final = b'"request_id":""'
+_STATUS: Final = Unavailable.status
+
+log = structlog.get_logger(__name__)
+
+
+class Rush:
+    """Knows when there is one, and refuses while it lasts."""
+
+    def __init__(self, most: int, traffic: Traffic) -> None:
+        """Let `most` requests be under way at once."""
+        self._most = most
+        self._traffic = traffic
+        self._untold = 0
+        answer = problem(Unavailable("Too many requests at once; try again."))
+        self._headers = [
+            *(header for header in answer.raw_headers if header[0] != b"content-length"),
+            (b"server-timing", b"app;dur=0.0"),
+            *SECURITY_HEADERS,
+        ]
+        before, _, after = bytes(answer.body).partition(_NO_REQUEST_ID)
+        self._before, self._after = before + _NO_REQUEST_ID[:-1], b'"' + after
+
+    def shuts_out(self, path: str) -> bool:
+        """Whether a request to `path` is one too many."""
+        is_full = self._traffic.under_way >= self._most
+        return is_full and not path.endswith(_ANSWERED_ALL_THE_SAME)
+
+    async def refuse(self, scope: Scope, _receive: Receive, send: Send) -> None:
+        """Answer 503 with `Retry-After`."""
+        began = time.perf_counter()
+        request_id = request_id_of(dict(scope["headers"])).encode()
+        body = b"%s%s%s" % (self._before, request_id, self._after)
+        own = ((b"content-length", b"%d" % len(body)), (b"x-request-id", request_id))
+        headers = [*self._headers, *own]
+        if scope.get("scheme") == "https":
+            headers.append(TRANSPORT_SECURITY)
+        await send({"type": "http.response.start", "status": _STATUS, "headers": headers})
+        await send({"type": "http.response.body", "body": body})
+        note_request(scope["method"], "none", _STATUS, time.perf_counter() - began)
+        self._tell_soon()
+
+    def _tell_soon(self) -> None:
+        if not self._untold:
+            asyncio.get_running_loop().call_later(_TELL_SECONDS, self._tell)
+        self._untold += 1
+
+    def _tell(self) -> None:
+        log.warning("too many requests at once", refused=self._untold, within_seconds=_TELL_SECONDS)
+        self._untold = 0
