@@ -12,6 +12,7 @@ from tests.exports.conftest import MANY, Reader
 from tests.processes import ForkedApi
 
 from pricebook.core.compression import negotiate
+from pricebook.core.primary import primary_at
 from pricebook.items.models import Item
 
 ENCODINGS = ["identity", "zstd", "gzip"]
@@ -164,7 +165,7 @@ async def test_one_that_fails_midway_never_ends_neatly(
 async def test_one_that_cannot_begin_is_a_problem(serve, editor):
     server = await serve()
     pool = server.app.state.downloads.pool.primary
-    pool._options["dsn"] = "postgresql://nobody:x@127.0.0.1:1/nothing"
+    pool._primary = primary_at("postgresql+asyncpg://nobody:x@127.0.0.1:1/nothing")
     problem = await (await server.export(editor)).read_problem()
     assert problem["status"] == 503
 
