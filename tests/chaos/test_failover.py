@@ -1,8 +1,10 @@
 """The primary is killed five times under writers: nothing that was acknowledged is lost or untold.
 
 Patroni with etcd, a synchronous standby and a spare one, by the files of `deploy/patroni`; a
-`pricebook serve` of two processes and a worker. What is killed is Patroni, PostgreSQL and all its
-processes, as a host that fails takes them along; it comes back as a standby before the next.
+`pricebook serve` of two processes and a worker. Just before it dies, its standbys hear nothing of it
+for a moment: what is acknowledged then without them is lost for certain. What is killed is Patroni,
+PostgreSQL and all its processes, as a host that fails takes them along; it comes back as a standby
+before the next.
 """
 
 import asyncio
@@ -19,8 +21,9 @@ import pytest
 from pydantic import SecretStr
 from tests import patroni
 from tests.chaos.failover import EVENTS, Clients, Kept, Loss, Running, what_is_kept
+from tests.chaos.leading import PASSWORD, WAYS, Way
 from tests.faults.conftest import Backlog, eventually
-from tests.patroni import Cluster, HAProxy, Member
+from tests.patroni import Cluster, Member
 from tests.receiver import Receiver, receiving
 
 from pricebook.auth.service import open_session
@@ -39,7 +42,7 @@ TTL_SECONDS = 20
 LONGEST_GAP_SECONDS = TTL_SECONDS + 10
 WRITERS, READERS = 8, 2
 WRITES_BETWEEN = 300
-PASSWORD = "of-the-role"
+DEAF_SECONDS = 0.5
 
 
 @pytest.fixture
@@ -50,13 +53,10 @@ def cluster() -> Iterator[Cluster]:
 
 
 @pytest.fixture
-def url(cluster: Cluster) -> Iterator[str]:
-    """Where Pricebook finds who leads: an HAProxy that asks Patroni."""
-    haproxy = HAProxy(cluster.folder, cluster.members, pooled=False)
-    haproxy.launch()
-    url = f"postgresql://pricebook:{PASSWORD}@127.0.0.1:{haproxy.port}/pricebook"
-    yield url
-    haproxy.end()
+def way(request: pytest.FixtureRequest, cluster: Cluster) -> Iterator[Way]:
+    """How Pricebook finds who leads."""
+    with WAYS[request.param](cluster) as way:
+        yield way
 
 
 @pytest.fixture
@@ -68,9 +68,8 @@ def valkey(tmp_path: Path) -> Iterator[Valkey]:
 
 
 @pytest.fixture
-def env(url: str, valkey: Valkey, tmp_path: Path) -> dict[str, str]:
+def env(way: Way, valkey: Valkey, tmp_path: Path) -> dict[str, str]:
     ours = {
-        "DATABASE_URL": url,
         "REDIS_URL": valkey.url,
         "SECRET_KEY": "k" * 32,
         "DATA_DIR": str(tmp_path / "data"),
@@ -79,14 +78,16 @@ def env(url: str, valkey: Valkey, tmp_path: Path) -> dict[str, str]:
         "LIMITS__REQUESTS": "10000000",
         "WEBHOOKS__ALLOWED_NETWORKS": '["127.0.0.0/8"]',
     }
+    ours |= {"DATABASE_URL": way.url, **way.settings}
     others = {name: value for name, value in os.environ.items() if "PRICEBOOK" not in name}
     return others | {f"PRICEBOOK_{name}": value for name, value in ours.items()}
 
 
 @pytest.fixture
-def started(env: dict[str, str], tmp_path: Path) -> Iterator[list[Running]]:
+def started(way: Way, env: dict[str, str], tmp_path: Path) -> Iterator[list[Running]]:
     """The API and the worker, on a schema that `pricebook migrate` made."""
-    subprocess.run([sys.executable, "-m", "pricebook.cli", "migrate"], check=True, env=env)
+    directly = env | {"PRICEBOOK_DATABASE_URL": way.direct_url}
+    subprocess.run([sys.executable, "-m", "pricebook.cli", "migrate"], check=True, env=directly)
     with ExitStack() as undo:
         running = [Running(verb, env, tmp_path / f"{verb}.log") for verb in ("serve", "worker")]
         for one in running:
@@ -114,8 +115,12 @@ class Run:
         await self._write_more()
         leader = await asyncio.to_thread(self._cluster.leader)
         assert leader
-        killed_at = time.monotonic()
-        leader.kill_all()
+        with ExitStack() as deaf:
+            for member in self._cluster.members:
+                deaf.enter_context(member.hearing_nothing())
+            await asyncio.sleep(DEAF_SECONDS)
+            killed_at = time.monotonic()
+            leader.kill_all()
         gap_seconds = await eventually(lambda: self._are_back(killed_at))
         leads = await asyncio.to_thread(self._cluster.leader)
         assert leads
@@ -149,16 +154,17 @@ class Run:
         await asyncio.to_thread(patroni.until, self._cluster.is_whole, 90, what)
 
 
+@pytest.mark.parametrize("way", WAYS, indirect=True)
 async def test_five_deaths_of_the_primary_lose_nothing_that_was_acknowledged(
     cluster: Cluster,
-    url: str,
+    way: Way,
     started: list[Running],
     env: dict[str, str],
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     receiver, losses = Receiver(), []
     settings = Settings(
-        database_url=SecretStr(url), redis_url=SecretStr(env["PRICEBOOK_REDIS_URL"])
+        database_url=SecretStr(way.direct_url), redis_url=SecretStr(env["PRICEBOOK_REDIS_URL"])
     )
     async with (
         open_database(settings, "tests") as database,
@@ -181,7 +187,7 @@ async def test_five_deaths_of_the_primary_lose_nothing_that_was_acknowledged(
         await eventually(Backlog(database).is_gone)
         kept = await what_is_kept(database)
     with capsys.disabled():
-        print("", *lines(losses, clients, kept, receiver), sep="\n")  # noqa: T201 -- it is run for the figures
+        print("", *lines(way, losses, clients, kept, receiver), sep="\n")  # noqa: T201 -- it is run for the figures
     assert clients.surprises == []
     assert kept.prices.keys() == clients.acknowledged.keys()
     assert kept.lost(clients.acknowledged) == []
@@ -198,7 +204,7 @@ async def is_ready(client: httpx2.AsyncClient) -> bool:
 
 
 def lines(losses: list[Loss], clients: Clients, kept: Kept, receiver: Receiver) -> Iterator[str]:
-    yield f"ttl {TTL_SECONDS} s, {WRITERS} writers, {READERS} readers"
+    yield f"{way.name}: ttl {TTL_SECONDS} s, {WRITERS} writers, {READERS} readers"
     yield from map(str, losses)
     lost = len(kept.lost(clients.acknowledged))
     yield f"  {clients.written:,} writes acknowledged, {lost} items lost any of them"
