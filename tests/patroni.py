@@ -246,6 +246,10 @@ class Cluster:
         """Return who leads, if anybody does."""
         return next((self[one.name] for one in self.seen() if one.leads), None)
 
+    def synchronous(self) -> Member:
+        """Return who follows synchronously."""
+        return next(self[one.name] for one in self.seen() if one.role == "sync_standby")
+
     def is_whole(self) -> bool:
         """Whether one leads, the others follow, and one of them synchronously."""
         seen = self.seen()

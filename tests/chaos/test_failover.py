@@ -1,16 +1,12 @@
 """The primary is killed five times under writers: nothing that was acknowledged is lost or untold.
 
-Patroni with etcd, a synchronous standby and a spare one, by the files of `deploy/patroni`; a
-`pricebook serve` of two processes and a worker. Just before it dies, its standbys hear nothing of it
-for a moment: what is acknowledged then without them is lost for certain. What is killed is Patroni,
-PostgreSQL and all its processes, as a host that fails takes them along; it comes back as a standby
-before the next.
+Just before it dies, its standbys hear nothing of it for a moment: what is acknowledged then without
+them is lost for certain. What is killed is Patroni, PostgreSQL and all its processes, as a host that
+fails takes them along; it comes back as a standby before the next. Nothing else than `deploy/patroni`
+and `deploy/pgbouncer` say is run, but for a ttl that is as short as Patroni takes it.
 """
 
 import asyncio
-import os
-import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack
@@ -18,196 +14,126 @@ from pathlib import Path
 
 import httpx2
 import pytest
-from pydantic import SecretStr
-from tests import patroni
-from tests.chaos.failover import EVENTS, Clients, Kept, Loss, Running, what_is_kept
-from tests.chaos.leading import PASSWORD, WAYS, Way
-from tests.faults.conftest import Backlog, eventually
-from tests.patroni import Cluster, Member
-from tests.receiver import Receiver, receiving
-
-from pricebook.auth.service import open_session
-from pricebook.core.database import Database, open_database
-from pricebook.core.embedded import Valkey
-from pricebook.core.embedded.server import _free_port
-from pricebook.core.settings import Settings
-from pricebook.serving import listen
-from pricebook.users.models import User
+from tests.chaos.failover import Kept, Loss, what_is_kept
+from tests.chaos.leading import WAYS
+from tests.chaos.stage import (
+    LOOP_SECONDS,
+    READERS,
+    RETRY_SECONDS,
+    TTL_SECONDS,
+    WRITERS,
+    Stage,
+    holds,
+    stage,
+)
 
 pytestmark = pytest.mark.chaos
 
 KILLS = 5
-# The shortest that Patroni takes; the rest of a gap is to elect and to promote.
-TTL_SECONDS = 20
-LONGEST_GAP_SECONDS = TTL_SECONDS + 10
-WRITERS, READERS = 8, 2
-WRITES_BETWEEN = 300
 DEAF_SECONDS = 0.5
+# What comes on top of the ttl: to elect, to promote, to be found.
+LONGEST_GAP_SECONDS = TTL_SECONDS + 10
 
 
-@pytest.fixture
-def cluster() -> Iterator[Cluster]:
-    with patroni.cluster(ttl=TTL_SECONDS, loop_wait=2, retry_timeout=5) as made:
-        made.run_sql(patroni.SHIPPED / "pricebook.sql", password=PASSWORD)
-        yield made
-
-
-@pytest.fixture
-def way(request: pytest.FixtureRequest, cluster: Cluster) -> Iterator[Way]:
-    """How Pricebook finds who leads."""
-    with WAYS[request.param](cluster) as way:
-        yield way
-
-
-@pytest.fixture
-def valkey(tmp_path: Path) -> Iterator[Valkey]:
-    server = Valkey(tmp_path)
-    server.start()
-    yield server
-    server.stop()
-
-
-@pytest.fixture
-def env(way: Way, valkey: Valkey, tmp_path: Path) -> dict[str, str]:
-    ours = {
-        "REDIS_URL": valkey.url,
-        "SECRET_KEY": "k" * 32,
-        "DATA_DIR": str(tmp_path / "data"),
-        "PORT": str(_free_port()),
-        "PROCESSES": "2",
-        "LIMITS__REQUESTS": "10000000",
-        "WEBHOOKS__ALLOWED_NETWORKS": '["127.0.0.0/8"]',
-    }
-    ours |= {"DATABASE_URL": way.url, **way.settings}
-    others = {name: value for name, value in os.environ.items() if "PRICEBOOK" not in name}
-    return others | {f"PRICEBOOK_{name}": value for name, value in ours.items()}
-
-
-@pytest.fixture
-def started(way: Way, env: dict[str, str], tmp_path: Path) -> Iterator[list[Running]]:
-    """The API and the worker, on a schema that `pricebook migrate` made."""
-    directly = env | {"PRICEBOOK_DATABASE_URL": way.direct_url}
-    subprocess.run([sys.executable, "-m", "pricebook.cli", "migrate"], check=True, env=directly)
-    with ExitStack() as undo:
-        running = [Running(verb, env, tmp_path / f"{verb}.log") for verb in ("serve", "worker")]
-        for one in running:
-            undo.callback(one.end)
-            one.launch()
-        yield running
-
-
-async def token_of_an_admin(database: Database) -> str:
-    async with database.sessions.begin() as session:
-        user = User(email="a@example.com", name="A", role="admin", hashed_password="")
-        session.add(user)
-        await session.flush()
-        return await open_session(session, user, address="127.0.0.1", user_agent="tests")
-
-
-class Run:
-    """Losses of whoever leads, one after another, and what clients see of them."""
-
-    def __init__(self, cluster: Cluster, clients: Clients) -> None:
-        self._cluster, self._clients = cluster, clients
-        self._began = time.monotonic()
-
-    async def lose_the_leader(self) -> Loss:
-        await self._write_more()
-        leader = await asyncio.to_thread(self._cluster.leader)
-        assert leader
-        with ExitStack() as deaf:
-            for member in self._cluster.members:
-                deaf.enter_context(member.hearing_nothing())
-            await asyncio.sleep(DEAF_SECONDS)
-            killed_at = time.monotonic()
-            leader.kill_all()
-        gap_seconds = await eventually(lambda: self._are_back(killed_at))
-        leads = await asyncio.to_thread(self._cluster.leader)
-        assert leads
-        assert leads is not leader
-        await self._bring_back(leader)
-        return Loss(
-            at_seconds=killed_at - self._began,
-            killed=leader.name,
-            leads=leads.name,
-            gap_seconds=gap_seconds,
-            whole_after_seconds=time.monotonic() - killed_at,
-            written=self._clients.written,
-            refused=self._clients.refused,
-        )
-
-    async def _write_more(self) -> None:
-        enough = self._clients.written + WRITES_BETWEEN
-
-        async def are_written() -> bool:
-            return self._clients.written >= enough
-
-        await eventually(are_written)
-
-    async def _are_back(self, moment: float) -> bool:
-        return self._clients.are_back_since(moment)
-
-    async def _bring_back(self, member: Member) -> None:
-        # From this thread, with which it would end.
-        member.launch()
-        what = f"{member.name} does not come back: {member.log}"
-        await asyncio.to_thread(patroni.until, self._cluster.is_whole, 90, what)
-
-
-@pytest.mark.parametrize("way", WAYS, indirect=True)
-async def test_five_deaths_of_the_primary_lose_nothing_that_was_acknowledged(
-    cluster: Cluster,
-    way: Way,
-    started: list[Running],
-    env: dict[str, str],
-    capsys: pytest.CaptureFixture[str],
-) -> None:
-    receiver, losses = Receiver(), []
-    settings = Settings(
-        database_url=SecretStr(way.direct_url), redis_url=SecretStr(env["PRICEBOOK_REDIS_URL"])
+async def lose_the_leader(on: Stage, began: float) -> Loss:
+    """Kill whoever leads, wait for all to go on, and have it come back."""
+    await on.some_writes()
+    leader = await on.leader()
+    with ExitStack() as deaf:
+        for member in on.cluster.members:
+            deaf.enter_context(member.hearing_nothing())
+        await asyncio.sleep(DEAF_SECONDS)
+        killed_at = time.monotonic()
+        leader.kill_all()
+    gap_seconds = await on.gap_seconds(killed_at)
+    leads = await on.leader()
+    assert leads is not leader
+    await on.bring_back(leader)
+    return Loss(
+        at_seconds=killed_at - began,
+        killed=leader.name,
+        leads=leads.name,
+        gap_seconds=gap_seconds,
+        whole_after_seconds=time.monotonic() - killed_at,
+        written=on.clients.written,
+        refused=on.clients.refused,
     )
-    async with (
-        open_database(settings, "tests") as database,
-        receiving(receiver, listen("127.0.0.1", 0)) as told,
-        httpx2.AsyncClient(
-            base_url=f"http://127.0.0.1:{env['PRICEBOOK_PORT']}",
-            headers={"Authorization": f"Bearer {await token_of_an_admin(database)}"},
-            timeout=60,
-        ) as client,
-    ):
-        await eventually(lambda: is_ready(client))
-        made = await client.post("/v1/webhooks", json={"url": f"{told}/a", "events": list(EVENTS)})
-        assert made.status_code == 201, made.text
-        clients = Clients(client, WRITERS, READERS)
-        run = Run(cluster, clients)
-        async with asyncio.TaskGroup() as writing:
-            writing.create_task(clients.go_on())
-            losses = [await run.lose_the_leader() for _ in range(KILLS)]
-            clients.stop()
-        await eventually(Backlog(database).is_gone)
-        kept = await what_is_kept(database)
+
+
+@pytest.mark.parametrize("way", WAYS)
+async def test_five_deaths_of_the_primary_lose_nothing_that_was_acknowledged(
+    way: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    async with stage(way, tmp_path) as on:
+        began = time.monotonic()
+        async with on.clients_at_work():
+            losses = [await lose_the_leader(on, began) for _ in range(KILLS)]
+        kept = await what_is_kept(on.database)
+        are_alive = [process.is_alive() for process in on.processes]
     with capsys.disabled():
-        print("", *lines(way, losses, clients, kept, receiver), sep="\n")  # noqa: T201 -- it is run for the figures
-    assert clients.surprises == []
-    assert kept.prices.keys() == clients.acknowledged.keys()
-    assert kept.lost(clients.acknowledged) == []
-    assert receiver.taken["/a"].keys() == kept.events
+        print("", *lines(on, losses, kept), sep="\n")  # noqa: T201 -- it is run for the figures
+    assert on.clients.surprises == []
+    assert kept.prices.keys() == on.clients.acknowledged.keys()
+    assert kept.lost(on.clients.acknowledged) == []
+    assert on.receiver.taken["/a"].keys() == kept.events
     assert max(loss.gap_seconds for loss in losses) < LONGEST_GAP_SECONDS
-    assert all(one.is_alive() for one in started)
+    assert all(are_alive)
 
 
-async def is_ready(client: httpx2.AsyncClient) -> bool:
-    try:
-        return (await client.get("/health/ready")).status_code == 200
-    except httpx2.TransportError:
-        return False
-
-
-def lines(losses: list[Loss], clients: Clients, kept: Kept, receiver: Receiver) -> Iterator[str]:
-    yield f"{way.name}: ttl {TTL_SECONDS} s, {WRITERS} writers, {READERS} readers"
+def lines(on: Stage, losses: list[Loss], kept: Kept) -> Iterator[str]:
+    clients, told = on.clients, on.receiver.taken["/a"]
+    yield f"{on.way.name}: ttl {TTL_SECONDS} s, {WRITERS} writers, {READERS} readers"
     yield from map(str, losses)
     lost = len(kept.lost(clients.acknowledged))
     yield f"  {clients.written:,} writes acknowledged, {lost} items lost any of them"
-    told, twice = receiver.taken["/a"], receiver.taken["/a"].total() - len(receiver.taken["/a"])
-    yield f"  {len(told):,} of {len(kept.events):,} events told, {twice:,} of them again"
+    again = told.total() - len(told)
+    yield f"  {len(told):,} of {len(kept.events):,} events told, {again:,} of them again"
     yield f"  answers: {dict(sorted(clients.statuses.items()))}"
+
+
+async def test_a_standby_etcd_or_a_leader_that_is_asked_to_leave_costs_what_is_said(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    async with stage("haproxy", tmp_path) as on:
+        async with on.clients_at_work():
+            await on.some_writes()
+            standby, refused = on.cluster.synchronous(), on.clients.refused
+            began = time.monotonic()
+            standby.kill_all()
+            without_standby = await on.gap_seconds(began)
+            refused_without_standby = on.clients.refused - refused
+            await on.bring_back(standby)
+            await on.some_writes()
+
+            refused = on.clients.refused
+            on.cluster.etcd.kill()
+            await asyncio.sleep(TTL_SECONDS + RETRY_SECONDS)
+            refused_without_etcd = on.clients.refused - refused
+            on.cluster.etcd.launch()
+            await holds(on.cluster.etcd.is_ready)
+            await on.some_writes()
+
+            leader, began = await on.leader(), time.monotonic()
+            await switch_over(leader.rest_port, leader.name)
+            switched = await on.gap_seconds(began)
+            assert await on.leader() is not leader
+            await on.is_whole("the former leader does not follow")
+            await on.some_writes()
+        kept = await what_is_kept(on.database)
+    with capsys.disabled():
+        print(f"\nsynchronous standby killed: all writers back after {without_standby:.1f} s, ")  # noqa: T201 -- it is run for the figures
+        print(f"{refused_without_standby} times 503; etcd away: {refused_without_etcd} times 503")  # noqa: T201 -- likewise
+        print(f"switched over: all writers back after {switched:.1f} s")  # noqa: T201 -- likewise
+    assert on.clients.surprises == []
+    assert kept.lost(on.clients.acknowledged) == []
+    assert on.receiver.taken["/a"].keys() == kept.events
+    assert refused_without_standby == refused_without_etcd == 0
+    assert without_standby < LOOP_SECONDS + 5
+    assert switched < 10
+
+
+async def switch_over(port: int, leader: str) -> None:
+    """Ask Patroni for another leader, as `patronictl switchover` does."""
+    async with httpx2.AsyncClient(auth=("patroni", "change-me-restapi"), timeout=60) as client:
+        reply = await client.post(f"http://127.0.0.1:{port}/switchover", json={"leader": leader})
+    assert reply.status_code == 200, reply.text
