@@ -52,6 +52,8 @@ class Clients:
         self.written = 0
         self.statuses: Counter[str] = Counter()
         self.surprises: list[str] = []
+        self.longest_seconds = 0.0
+        """The longest that a writer insisted on a write; set it to 0 at will."""
         self._back_at = [0.0] * writers
         """When each writer sent the last of its requests that was acknowledged."""
         self._known: list[str] = []
@@ -103,12 +105,14 @@ class Clients:
     async def _insist(
         self, writer: int, method: str, path: str, **sent: Mapping[str, str]
     ) -> dict[str, str]:
+        await asyncio.sleep(_PACE_SECONDS)
+        began = time.monotonic()
         while True:
-            await asyncio.sleep(_PACE_SECONDS)
             sent_at = time.monotonic()
             reply = await self._ask(method, path, **sent)
             if reply is not None:
                 self._back_at[writer] = sent_at
+                self.longest_seconds = max(self.longest_seconds, time.monotonic() - began)
                 answer: dict[str, str] = reply.json()
                 return answer
 

@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import shutil
 import subprocess
 import sys
 import time
@@ -87,10 +88,11 @@ async def holds(condition: Callable[[], bool]) -> None:
 
 @asynccontextmanager
 async def stage(name: str, folder: Path) -> AsyncIterator[Stage]:
-    """Set it up on one of the ways to find a primary; logs of ours go to `folder`."""
+    """Set it up on one of the ways to find a primary; logs go to `folder`."""
     dcs = {"ttl": TTL_SECONDS, "loop_wait": LOOP_SECONDS, "retry_timeout": RETRY_SECONDS}
     receiver = Receiver()
-    with patroni.cluster(**dcs) as cluster:
+    with patroni.cluster(**dcs) as cluster, ExitStack() as undo:
+        undo.callback(lambda: [shutil.copy(log, folder) for log in cluster.folder.glob("*.log")])
         cluster.run_sql(patroni.SHIPPED / "pricebook.sql", password=PASSWORD)
         with WAYS[name](cluster) as way, _running(way, folder) as (env, processes):
             settings = Settings(

@@ -1,9 +1,9 @@
 """The primary is killed five times under writers: nothing that was acknowledged is lost or untold.
 
-Just before it dies, its standbys hear nothing of it for a moment: what is acknowledged then without
-them is lost for certain. What is killed is Patroni, PostgreSQL and all its processes, as a host that
-fails takes them along; it comes back as a standby before the next. Nothing else than `deploy/patroni`
-and `deploy/pgbouncer` say is run, but for a ttl that is as short as Patroni takes it.
+Just before it dies, its standbys hear nothing of it for a moment: what is acknowledged then
+without them is lost for certain. What is killed is Patroni, PostgreSQL and all its processes, as
+the loss of a host takes them along; it comes back as a standby before the next. All runs as
+`deploy/patroni` and `deploy/pgbouncer` have it, but for a ttl that is as short as Patroni takes it.
 """
 
 import asyncio
@@ -98,38 +98,43 @@ async def test_a_standby_etcd_or_a_leader_that_is_asked_to_leave_costs_what_is_s
         async with on.clients_at_work():
             await on.some_writes()
             standby, refused = on.cluster.synchronous(), on.clients.refused
-            began = time.monotonic()
+            on.clients.longest_seconds = 0
             standby.kill_all()
-            without_standby = await on.gap_seconds(began)
+            await on.some_writes()
+            without_standby = on.clients.longest_seconds
             refused_without_standby = on.clients.refused - refused
             await on.bring_back(standby)
             await on.some_writes()
 
             refused = on.clients.refused
             on.cluster.etcd.kill()
+            assert on.cluster.etcd.has_stopped(5)
             await asyncio.sleep(TTL_SECONDS + RETRY_SECONDS)
             refused_without_etcd = on.clients.refused - refused
             on.cluster.etcd.launch()
             await holds(on.cluster.etcd.is_ready)
             await on.some_writes()
 
-            leader, began = await on.leader(), time.monotonic()
+            leader, on.clients.longest_seconds = await on.leader(), 0
             await switch_over(leader.rest_port, leader.name)
-            switched = await on.gap_seconds(began)
+            await on.gap_seconds(time.monotonic())
+            switched = on.clients.longest_seconds
             assert await on.leader() is not leader
             await on.is_whole("the former leader does not follow")
             await on.some_writes()
         kept = await what_is_kept(on.database)
     with capsys.disabled():
-        print(f"\nsynchronous standby killed: all writers back after {without_standby:.1f} s, ")  # noqa: T201 -- it is run for the figures
-        print(f"{refused_without_standby} times 503; etcd away: {refused_without_etcd} times 503")  # noqa: T201 -- likewise
-        print(f"switched over: all writers back after {switched:.1f} s")  # noqa: T201 -- likewise
+        print(  # noqa: T201 -- it is run for the figures
+            f"\nsynchronous standby killed: the longest write took {without_standby:.1f} s, "
+            f"{refused_without_standby} times 503; etcd away: {refused_without_etcd} times 503; "
+            f"switched over: the longest write took {switched:.1f} s, with its repeats"
+        )
     assert on.clients.surprises == []
     assert kept.lost(on.clients.acknowledged) == []
     assert on.receiver.taken["/a"].keys() == kept.events
     assert refused_without_standby == refused_without_etcd == 0
     assert without_standby < LOOP_SECONDS + 5
-    assert switched < 10
+    assert switched < TTL_SECONDS
 
 
 async def switch_over(port: int, leader: str) -> None:
