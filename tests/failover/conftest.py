@@ -4,7 +4,7 @@ import asyncio
 import subprocess
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -35,6 +35,12 @@ def _migrated(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+def wait_for(server: Postgres, name: str) -> None:
+    """Have commits wait for the standby of that name; `*`: any."""
+    change = f"ALTER SYSTEM SET synchronous_standby_names = '{name}'"
+    server._sql(f"{change};\nSELECT pg_reload_conf();")
+
+
 @dataclass
 class Pair:
     """Two servers, of which `primary` was the primary at first."""
@@ -44,44 +50,46 @@ class Pair:
 
     @property
     def url(self) -> str:
-        """The URL that names both."""
-        user, at, place = self.primary.url.rpartition("@")
-        host, slash, name = place.partition("/")
-        return f"{user}{at}{host},127.0.0.1:{self.standby._port}{slash}{name}"
+        return with_other_host(self.primary.url, self.standby._port)
 
-    def wait_for(self, name: str) -> None:
-        """Have commits on the primary wait for the standby of that name; `*`: any."""
-        change = f"ALTER SYSTEM SET synchronous_standby_names = '{name}'"
-        self.primary._sql(f"{change};\nSELECT pg_reload_conf();")
+
+def with_other_host(url: str, port: int) -> str:
+    user, at, place = url.rpartition("@")
+    host, slash, name = place.partition("/")
+    return f"{user}{at}{host},127.0.0.1:{port}{slash}{name}"
 
 
 @pytest.fixture
-def pair(_migrated: Path, tmp_path: Path) -> Iterator[Pair]:
+def primary(_migrated: Path, tmp_path: Path) -> Iterator[Postgres]:
     subprocess.run(["cp", "-a", _migrated, tmp_path / "one"], check=True)
-    primary = Postgres(tmp_path / "one", durable=False)
-    primary.start()
+    server = Postgres(tmp_path / "one", durable=False)
+    server.start()
+    yield server
+    server.stop()
+
+
+@pytest.fixture
+def pair(primary: Postgres, tmp_path: Path) -> Iterator[Pair]:
     standby = Standby(tmp_path / "two", primary)
     standby.start()
-    made = Pair(primary, standby)
-    made.wait_for("*")
-    yield made
-    for server in (standby, primary):
-        with suppress(ProcessLookupError, FileNotFoundError):
-            server.stop()
+    wait_for(primary, "*")
+    yield Pair(primary, standby)
+    # Nobody is to wait for the one that is gone.
+    standby.stop()
 
 
 Serve = Callable[..., Awaitable[Api]]
 
 
 @pytest.fixture
-async def serve(settings: Settings, pair: Pair) -> AsyncIterator[Serve]:
+async def serve(settings: Settings) -> AsyncIterator[Serve]:
     """Start the application of a process, and return a client of it who may write."""
     async with AsyncExitStack() as started:
 
-        async def run(url: str = "", **changes: Any) -> Api:
+        async def run(url: str, **changes: Any) -> Api:
             several = settings.model_copy(
                 update={
-                    "database_url": SecretStr(asyncpg_url(url or pair.url)),
+                    "database_url": SecretStr(asyncpg_url(url)),
                     "database": DatabaseSettings(pool_timeout_seconds=0.5),
                     **changes,
                 }

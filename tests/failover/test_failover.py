@@ -5,36 +5,32 @@ import os
 import signal
 
 import pytest
+from sqlalchemy import func, select
 from tests.conftest import connected, until
-from tests.failover.conftest import load_on, skus_on
+from tests.failover.conftest import load_on, skus_on, wait_for, with_other_host
 from tests.standby import follow_instead, freeze, thaw
 
+from pricebook.core.reading import Compiled
+
+_PORT = Compiled(select(func.inet_server_port()))
 NEW = {"name": "Hammer", "price": "1", "currency": "EUR"}
 
 
-async def answers_from(api, count=30) -> set[int | None]:
-    """The ports of the servers that the pools are connected to, all at once."""
+async def ports_of(api, count=20) -> set[int | None]:
+    """The ports of the servers that its pools are connected to."""
     database = api.app.state.database
 
     async def write_port():
         async with database.engine.connect() as connection:
-            raw = (await connection.get_raw_connection()).driver_connection
-            return await raw.fetchval("SELECT inet_server_port()")
+            return await connection.scalar(select(func.inet_server_port()))
 
-    async def read_port():
-        async with database.engine.connect():
-            connection = database.reads._take_idle() or await database.reads._connect()
-        port = await connection.fetchval("SELECT inet_server_port()")
-        database.reads._idle.append(connection)
-        return port
-
-    writes = await asyncio.gather(*(write_port() for _ in range(count)))
-    reads = [await read_port() for _ in range(count)]
-    return {*writes, *reads}
+    ports = [write_port() for _ in range(count)]
+    ports += [database.reads.value(_PORT) for _ in range(count)]
+    return set(await asyncio.gather(*ports))
 
 
 async def test_a_primary_is_killed_and_the_service_goes_on_with_the_standby(pair, serve):
-    api = await serve()
+    api = await serve(pair.url)
     async with load_on(api) as load:
         os.kill(pair.primary.pid, signal.SIGKILL)
         await asyncio.to_thread(pair.primary.has_stopped, 10)
@@ -46,20 +42,20 @@ async def test_a_primary_is_killed_and_the_service_goes_on_with_the_standby(pair
 
 
 async def test_after_a_switchover_nothing_leads_to_the_old_primary(pair, serve):
-    api = await serve()
+    api = await serve(pair.url)
     async with load_on(api) as load:
         await asyncio.to_thread(pair.primary.stop)
         await asyncio.to_thread(pair.standby.promote)
         await asyncio.to_thread(follow_instead, pair.primary, pair.standby)
         await load.goes_on()
-    assert await answers_from(api) == {pair.standby._port}
+    assert await ports_of(api) == {pair.standby._port}
     assert load.written <= await skus_on(pair.standby)
     # Nor does a process that knows nothing of it, and is told of the old one first.
-    assert await answers_from(await serve()) == {pair.standby._port}
+    assert await ports_of(await serve(pair.url)) == {pair.standby._port}
 
 
 async def test_a_silent_primary_is_left_and_never_taken_for_the_primary_again(pair, serve):
-    api = await serve()
+    api = await serve(pair.url)
     async with load_on(api) as load:
         freeze(pair.primary)
         try:
@@ -68,7 +64,8 @@ async def test_a_silent_primary_is_left_and_never_taken_for_the_primary_again(pa
         finally:
             thaw(pair.primary)
         await load.goes_on()
-        assert load.written <= await skus_on(pair.standby)
+        written = load.written.copy()
+        assert written <= await skus_on(pair.standby)
         # The old one answers again, and knows of nothing.
         async with connected(pair.primary.url) as connection:
             assert not await connection.fetchval("SELECT pg_is_in_recovery()")
@@ -76,25 +73,19 @@ async def test_a_silent_primary_is_left_and_never_taken_for_the_primary_again(pa
         before = load.answers.copy()
         await until(lambda: (load.answers - before)["POST", 503] > 20)
         await until(lambda: (load.answers - before)["GET", 503] > 20)
-        assert (load.answers - before).keys() <= {
-            ("POST", 201),
-            ("POST", 503),
-            ("GET", 200),
-            ("GET", 503),
-        }
         settled = load.answers.copy()
         await asyncio.sleep(0.3)
         assert (load.answers - settled).keys() == {("POST", 503), ("GET", 503)}
 
 
-async def test_a_commit_that_no_standby_has_confirmed_is_never_called_done(pair, serve):
-    api = await serve()
-    pair.wait_for("nobody")
+async def test_a_commit_that_no_standby_has_confirmed_is_never_called_done(primary, serve):
+    api = await serve(primary.url)
+    wait_for(primary, "nobody")
     posting = asyncio.create_task(api.post("/v1/items", json={**NEW, "sku": "S-1"}))
     cancel = "SELECT pg_cancel_backend(pid) FROM pg_stat_activity WHERE wait_event = 'SyncRep'"
 
     async def has_been_cancelled():
-        await asyncio.to_thread(pair.primary._sql, f"{cancel};")
+        await asyncio.to_thread(primary._sql, f"{cancel};")
         return posting.done()
 
     await until(has_been_cancelled)
@@ -102,16 +93,16 @@ async def test_a_commit_that_no_standby_has_confirmed_is_never_called_done(pair,
     assert reply.status_code == 503
     assert int(reply.headers["retry-after"]) >= 1
     # PostgreSQL calls it committed all the same.
-    assert "S-1" in await skus_on(pair.primary)
+    assert "S-1" in await skus_on(primary)
 
 
 @pytest.mark.parametrize("hosts", ["one", "both"])
 async def test_a_write_that_meets_a_server_that_only_reads_is_told_to_come_back(pair, serve, hosts):
-    api = await serve(pair.primary.url if hosts == "one" else pair.url)
+    api = await serve(primary.url if hosts == "one" else with_other_host(primary.url, 9))
     switch = "ALTER SYSTEM SET default_transaction_read_only = {};\nSELECT pg_reload_conf();"
     assert (await api.get("/v1/items")).status_code == 200
     (before,) = api.app.state.database.reads._idle
-    await asyncio.to_thread(pair.primary._sql, switch.format("on"))
+    await asyncio.to_thread(primary._sql, switch.format("on"))
 
     async def is_refused():
         reply = await api.post("/v1/items", json={**NEW, "sku": "S-2"})
@@ -122,9 +113,7 @@ async def test_a_write_that_meets_a_server_that_only_reads_is_told_to_come_back(
     # Where writes are led astray, reads may be, too: they begin anew.
     assert before.is_closed()
     assert (await api.get("/v1/items")).status_code == 200
-    await asyncio.to_thread(
-        pair.primary._sql, f"BEGIN READ WRITE;\n{''}COMMIT;\n{switch.format('off')}"
-    )
+    await asyncio.to_thread(primary._sql, f"BEGIN READ WRITE;\n{''}COMMIT;\n{switch.format('off')}")
 
     async def is_written():
         return (await api.post("/v1/items", json={**NEW, "sku": "S-3"})).status_code == 201
