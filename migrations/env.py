@@ -5,9 +5,10 @@ from logging.config import fileConfig
 from typing import Any
 
 from alembic import context
-from sqlalchemy import Connection, pool, text
-from sqlalchemy.ext.asyncio import create_async_engine
+from sqlalchemy import Connection, text
 
+from pricebook.core.database import lone_engine
+from pricebook.core.database_urls import normal_url
 from pricebook.core.settings import Settings
 from pricebook.tables import metadata
 
@@ -59,7 +60,7 @@ def run(connection: Connection) -> None:
 
 async def run_online() -> None:
     """Migrate the database."""
-    engine = create_async_engine(database_url(), poolclass=pool.NullPool)
+    engine = lone_engine(normal_url(database_url()))
     async with engine.connect() as connection:
         await connection.run_sync(run)
     await engine.dispose()

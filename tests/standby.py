@@ -8,7 +8,7 @@ from pathlib import Path
 
 from pricebook.core.embedded import Postgres
 from pricebook.core.embedded.postgres import _TOOL_SECONDS, _user_for_root
-from pricebook.core.embedded.server import EmbeddedServerError
+from pricebook.core.embedded.server import EmbeddedServer, EmbeddedServerError
 
 
 class Standby(Postgres):
@@ -35,16 +35,10 @@ class Standby(Postgres):
 
     def freeze(self) -> None:
         """Stop every process of it, as a black hole does: connections stay, and nobody answers."""
-        self._signal_all(signal.SIGSTOP)
+        freeze(self)
 
     def thaw(self) -> None:
-        self._signal_all(signal.SIGCONT)
-
-    def _signal_all(self, number: signal.Signals) -> None:
-        backends = Path(f"/proc/{self.pid}/task/{self.pid}/children").read_text().split()
-        for pid in (self.pid, *map(int, backends)):
-            with suppress(ProcessLookupError):
-                os.kill(pid, number)
+        thaw(self)
 
     def rebuild(self) -> None:
         """Throw it away, and make it anew."""
@@ -75,3 +69,28 @@ class Standby(Postgres):
         ).run(_TOOL_SECONDS)
         if made.returncode != 0:
             raise EmbeddedServerError(made.stderr.strip())
+
+
+def freeze(server: Postgres) -> None:
+    """Stop every process of it, as a black hole does: connections stay, and nobody answers."""
+    _signal_all(server, signal.SIGSTOP)
+
+
+def thaw(server: Postgres) -> None:
+    _signal_all(server, signal.SIGCONT)
+
+
+def _signal_all(server: Postgres, number: signal.Signals) -> None:
+    backends = Path(f"/proc/{server.pid}/task/{server.pid}/children").read_text().split()
+    for pid in (server.pid, *map(int, backends)):
+        with suppress(ProcessLookupError):
+            os.kill(pid, number)
+
+
+def follow_instead(server: Postgres, primary: Postgres) -> None:
+    """Start a primary that was stopped in peace as a standby of the one that has taken over."""
+    place = f"host=127.0.0.1 port={primary._port} user=postgres"
+    with (server.cluster / "postgresql.auto.conf").open("a") as configuration:
+        configuration.write(f"primary_conninfo = '{place} password={primary._admin_password}'\n")
+    (server.cluster / "standby.signal").touch()
+    EmbeddedServer.start(server)

@@ -15,6 +15,7 @@ from pricebook.core.downloads import Downloads
 from pricebook.core.files import Files
 from pricebook.core.middleware import RequestMiddleware
 from pricebook.core.openapi import DocumentedApp
+from pricebook.core.primary import watching
 from pricebook.core.problems import install_problems
 from pricebook.core.queue import JOBS_QUEUE, WORK, Hints
 from pricebook.core.rate_limits import RateLimiter
@@ -86,6 +87,7 @@ def _lifespan(settings: Settings) -> Lifespan:
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         async with (
+            watching(settings),
             open_database(settings, "pricebook-api") as database,
             following(settings, "pricebook-api", database.reads) as replica,
             _valkey(settings) as valkey,

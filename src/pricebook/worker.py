@@ -18,6 +18,7 @@ from pricebook.core.files import Files
 from pricebook.core.lanes import Lane
 from pricebook.core.logging import configure_logging
 from pricebook.core.metrics import note_process
+from pricebook.core.primary import watching
 from pricebook.core.principal import Role
 from pricebook.core.queue import (
     DRAIN,
@@ -120,6 +121,7 @@ def make_job_worker(settings: Settings, runner: Runner) -> Worker:
 async def work(settings: Settings, tasks: Tasks = TASKS) -> None:
     """Run the worker until SIGTERM or SIGINT has stopped it; it does the jobs of `tasks`."""
     async with (
+        watching(settings),
         open_database(settings, "pricebook-worker") as database,
         open_database(settings, "pricebook-jobs", is_patient=True) as patient,
     ):

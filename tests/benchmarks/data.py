@@ -6,7 +6,9 @@ from contextlib import asynccontextmanager
 import asyncpg
 from pydantic import SecretStr
 
-from pricebook.core.database import asyncpg_url, open_database
+from pricebook.core.database import open_database
+from pricebook.core.database_urls import each_host
+from pricebook.core.schema_head import database_url
 from pricebook.core.security import PasswordHasher
 from pricebook.core.settings import Settings
 from pricebook.users.models import User
@@ -52,7 +54,7 @@ async def load(settings: Settings, items: int) -> list[str]:
 @asynccontextmanager
 async def connected(settings: Settings) -> AsyncIterator[asyncpg.Connection]:
     """Open a connection of its own."""
-    connection = await asyncpg.connect(asyncpg_url(settings))
+    connection = await asyncpg.connect(each_host(database_url(settings))[0])
     try:
         yield connection
     finally:

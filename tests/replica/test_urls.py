@@ -13,7 +13,7 @@ def test_each_host_has_a_url_of_its_own():
     url = "postgresql://u:p%2Cw@one:5433,two,[::1]:5434/prices?ssl=require"
     settings = Settings(**SERVERS, database_replica_url=SecretStr(url))
     assert replica_urls(settings) == [
-        f"postgresql://u:p%2Cw@{host}/prices?ssl=require"
+        f"postgresql://u:p%2Cw@{host}/prices?sslmode=require"
         for host in ("one:5433", "two", "[::1]:5434")
     ]
     assert replica_urls(Settings(**SERVERS)) == []

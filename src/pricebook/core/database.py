@@ -1,14 +1,16 @@
 """The connections to PostgreSQL: a pool that writes, a pool that reads, and the models' base."""
 
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import asynccontextmanager
 from datetime import datetime
 from decimal import Decimal
+from functools import partial
 from typing import Any, ClassVar, cast
 from uuid import UUID
 
 import asyncpg
 from sqlalchemy import BigInteger, DateTime, MetaData, Numeric, Text, Uuid, event, exc
+from sqlalchemy.engine import ExceptionContext
 from sqlalchemy.ext.asyncio import (
     AsyncEngine,
     AsyncSession,
@@ -16,9 +18,10 @@ from sqlalchemy.ext.asyncio import (
     create_async_engine,
 )
 from sqlalchemy.orm import DeclarativeBase
-from sqlalchemy.pool import AsyncAdaptedQueuePool, ConnectionPoolEntry
+from sqlalchemy.pool import AsyncAdaptedQueuePool, ConnectionPoolEntry, NullPool
 
 from pricebook.core.fair_pool import FairPool
+from pricebook.core.primary import Primary, primary_at
 from pricebook.core.reading import ReadPool, is_closed
 from pricebook.core.settings import Settings
 
@@ -32,7 +35,13 @@ NAMES = {
 
 # What PostgreSQL says when it is going away, gone, full, or too busy (SQLSTATE, appendix A of its
 # manual): the request is fine and may be sent again.
-_PASSING = ("08", "53", "57", "40001", "40P01", "55P03")
+_PASSING = ("08", "53", "57", "40001", "40003", "40P01", "55P03")
+# On the connections that write: the server has become a standby, or is to be written no more. On
+# those that only read, it says that someone has tried to write, and passes never.
+_READ_ONLY = "25006"
+
+
+_LONE_SECONDS = 60.0
 
 
 class Base(DeclarativeBase):
@@ -58,17 +67,19 @@ class Database:
 
         If it `is_patient`, a statement that writes may take as long as it likes: for jobs.
         """
-        self.engine = _make_engine(settings, application, is_patient=is_patient)
+        self._primary = primary_of(settings)
+        self.engine = _make_engine(settings, application, self._primary, is_patient=is_patient)
         self.sessions = async_sessionmaker(
             self.engine, expire_on_commit=False, close_resets_only=False
         )
         self.reads = ReadPool(
-            asyncpg_url(settings),
+            self._primary.connect,
             size=settings.database.read_pool_size,
             timeout_seconds=settings.database.pool_timeout_seconds,
-            patience_seconds=_patience_seconds(settings),
+            patience_seconds=patience_seconds(settings),
             server_settings=server_settings_of(settings, application),
         )
+        self._primary.when_doubted.add(self.reads)
 
     @property
     def pool(self) -> AsyncAdaptedQueuePool:
@@ -93,18 +104,21 @@ async def open_database(
         await database.close()
 
 
-def _url(settings: Settings) -> str:
+def primary_of(settings: Settings) -> Primary:
+    """Return where connections to the database of the settings come from."""
     if settings.database_url is None:
         message = "PRICEBOOK_DATABASE_URL is not set"
         raise RuntimeError(message)
-    return settings.database_url.get_secret_value()
+    return primary_at(settings.database_url.get_secret_value())
 
 
-def _make_engine(settings: Settings, application: str, *, is_patient: bool) -> AsyncEngine:
+def _make_engine(
+    settings: Settings, application: str, primary: Primary, *, is_patient: bool
+) -> AsyncEngine:
     pool = settings.database
     server_settings = server_settings_of(settings, application)
-    engine = create_async_engine(
-        _url(settings),
+    engine = engine_to(
+        primary,
         poolclass=FairPool,
         pool_size=pool.pool_size,
         max_overflow=0,
@@ -112,15 +126,32 @@ def _make_engine(settings: Settings, application: str, *, is_patient: bool) -> A
         hide_parameters=True,
         connect_args={
             "timeout": pool.pool_timeout_seconds,
-            "command_timeout": None if is_patient else _patience_seconds(settings),
+            "command_timeout": None if is_patient else patience_seconds(settings),
             "server_settings": server_settings | (PATIENT if is_patient else {}),
         },
     )
     event.listen(engine.sync_engine, "checkout", _refuse_closed)
+    event.listen(engine.sync_engine, "handle_error", partial(_drop_lost, primary))
     return engine
 
 
-def _patience_seconds(settings: Settings) -> float:
+def engine_to(
+    primary: Primary,
+    *,
+    connect_args: Mapping[str, object],
+    **options: Any,  # noqa: ANN401 -- SQLAlchemy's own
+) -> AsyncEngine:
+    """Make an engine whose connections `primary` makes."""
+    arguments = {"async_creator_fn": primary.connect, **connect_args}
+    return create_async_engine("postgresql+asyncpg://", connect_args=arguments, **options)
+
+
+def lone_engine(url: str) -> AsyncEngine:
+    """Make an engine without a pool, for one long piece of work over a connection of its own."""
+    return engine_to(primary_at(url), connect_args={"timeout": _LONE_SECONDS}, poolclass=NullPool)
+
+
+def patience_seconds(settings: Settings) -> float:
     """Return how long to wait for an answer: a server that lives ends a statement before that."""
     return settings.database.statement_timeout_seconds + 1
 
@@ -133,11 +164,6 @@ PATIENT = {
     "client_connection_check_interval": "2000",
 }
 """What long work asks of PostgreSQL otherwise; times in milliseconds."""
-
-
-def asyncpg_url(settings: Settings) -> str:
-    """Return the URL as asyncpg itself takes it."""
-    return _url(settings).replace("+asyncpg", "")
 
 
 def server_settings_of(settings: Settings, application: str) -> dict[str, str]:
@@ -162,6 +188,25 @@ def _refuse_closed(
     """Replace a connection that the server has closed: a pre-ping without its round trip."""
     if connection.driver_connection.is_closed():
         raise exc.DisconnectionError
+
+
+def _drop_lost(primary: Primary, context: ExceptionContext) -> None:
+    """Lend out no connection again whose server is silent, or does not write any more.
+
+    The others of the pool are as good: they are replaced as well.
+    """
+    if context.connection is None or context.connection.invalidated:
+        return
+    error = context.original_exception
+    is_read_only = getattr(error, "sqlstate", None) == _READ_ONLY
+    if not is_read_only and not isinstance(error, TimeoutError):
+        return
+    context.is_disconnect = True
+    raw = context.connection.connection.driver_connection
+    if raw is not None:
+        raw.terminate()
+    if is_read_only:
+        primary.doubt()
 
 
 def causes(error: BaseException | None) -> Iterator[BaseException]:

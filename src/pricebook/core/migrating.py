@@ -14,10 +14,11 @@ from io import StringIO
 
 from alembic import command
 from alembic.script import Script, ScriptDirectory
-from sqlalchemy import Connection, pool, text
+from sqlalchemy import Connection, text
 from sqlalchemy.exc import DBAPIError
-from sqlalchemy.ext.asyncio import AsyncConnection, create_async_engine
+from sqlalchemy.ext.asyncio import AsyncConnection
 
+from pricebook.core.database import lone_engine
 from pricebook.core.destructive import contracting_statements
 from pricebook.core.schema_head import (
     SchemaError,
@@ -166,7 +167,7 @@ async def _migrate(
 
 @asynccontextmanager
 async def _connection(settings: Settings) -> AsyncIterator[AsyncConnection]:
-    engine = create_async_engine(database_url(settings), poolclass=pool.NullPool)
+    engine = lone_engine(database_url(settings))
     try:
         async with engine.connect() as connection:
             yield connection

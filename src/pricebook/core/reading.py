@@ -7,7 +7,7 @@ The DTO is the projection: a read selects exactly the columns that its output mo
 """
 
 import asyncio
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from functools import lru_cache, wraps
 from typing import Any, ParamSpec, TypeAlias, cast
 from weakref import WeakSet
@@ -32,6 +32,7 @@ from sqlalchemy.orm import DeclarativeBase, InstrumentedAttribute
 P = ParamSpec("P")
 Row = dict[str, Any]
 Connection: TypeAlias = asyncpg.Connection
+Connect: TypeAlias = Callable[..., Awaitable[Connection]]
 
 # Clients choose some shapes, such as the fields they want: past this many, old ones are forgotten.
 _SHAPES = 500
@@ -81,6 +82,9 @@ def _written_json(value: object) -> str:
 # The connection is of no more use. InternalClientError: the server's last word came unasked, as it
 # closed the connection, and the driver has read the word but not yet the end.
 _BROKEN = (asyncpg.PostgresConnectionError, asyncpg.InternalClientError)
+# A server that lives ends a statement before its time is up here: whoever asks next would wait in
+# vain, too.
+_SILENT = TimeoutError
 
 
 class Compiled:
@@ -120,14 +124,14 @@ class ReadPool:
 
     def __init__(
         self,
-        url: str,
+        connect: Connect,
         *,
         size: int,
         timeout_seconds: float,
         patience_seconds: float,
         server_settings: Mapping[str, str],
     ) -> None:
-        """Describe the connections; none is opened before the first read.
+        """Describe the connections that `connect` makes; none is opened before the first read.
 
         A read waits `timeout_seconds` for a connection, and `patience_seconds` for its answer.
         """
@@ -137,8 +141,8 @@ class ReadPool:
         self._free = size
         self._idle: list[Connection] = []
         self._opened: WeakSet[Connection] = WeakSet()
+        self._open = connect
         self._options: dict[str, Any] = {
-            "dsn": url,
             "timeout": timeout_seconds,
             "command_timeout": patience_seconds,
             "server_settings": {**server_settings, "default_transaction_read_only": "on"},
@@ -148,6 +152,12 @@ class ReadPool:
         """Close the connections, at once where they are still in use."""
         for connection in list(self._opened):
             connection.terminate()
+
+    def close_idle(self) -> None:
+        """Close the connections that are not in use."""
+        for connection in self._idle:
+            connection.terminate()
+        self._idle.clear()
 
     async def rows(self, statement: Compiled, **values: object) -> list[Row]:
         """Return every row as a dict.
@@ -187,7 +197,7 @@ class ReadPool:
             connection = self._take_idle() or await self._connect()
             try:
                 records: list[asyncpg.Record] = await connection.fetch(sql, *arguments)
-            except _BROKEN:
+            except (*_BROKEN, _SILENT):
                 connection.terminate()
                 raise
             else:
@@ -219,7 +229,7 @@ class ReadPool:
         return None
 
     async def _connect(self) -> Connection:
-        connection = await asyncpg.connect(**self._options)
+        connection = await self._open(**self._options)
         await connection.set_type_codec(
             "jsonb", schema="pg_catalog", encoder=_written_json, decoder=orjson.loads
         )

@@ -40,6 +40,7 @@ import asyncpg
 import structlog
 
 from pricebook.core.database import server_settings_of
+from pricebook.core.primary import open_connection
 from pricebook.core.reading import Compiled, Connection, ReadPool
 from pricebook.core.replica_urls import replica_urls
 from pricebook.core.settings import Settings
@@ -198,7 +199,7 @@ class Replica:
 
     async def _ask(self) -> Standing:
         if self._follower is None or self._follower.is_closed():
-            self._follower = await asyncpg.connect(self.url, **self._options)
+            self._follower = await open_connection(self.url, **self._options)
         return Standing.of(await self._follower.fetchrow(STANDING.sql))
 
     def _compare(self, theirs: Standing, ours: Standing, asked_at: float) -> None:
@@ -225,7 +226,7 @@ class _ReplicaReads(ReadPool):
 
     def __init__(self, settings: Settings, application: str, replica: Replica) -> None:
         super().__init__(
-            replica.url,
+            self._open_replica,
             size=settings.database.read_pool_size,
             timeout_seconds=_PATIENCE_SECONDS,
             patience_seconds=settings.database.statement_timeout_seconds + 1,
@@ -259,8 +260,11 @@ class _ReplicaReads(ReadPool):
             self._replica.shun()
         return "failed"
 
+    async def _open_replica(self, **options: Any) -> Connection:  # noqa: ANN401 -- as asyncpg.connect
+        return await open_connection(self._replica.url, **options)
+
     async def _connect(self) -> Connection:
-        url = self._options["dsn"] = self._replica.url
+        url = self._replica.url
         connection = await super()._connect()
         # Behind one name there may be several servers: each of them is to be a standby.
         if not await connection.fetchval("SELECT pg_is_in_recovery()"):

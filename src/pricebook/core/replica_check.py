@@ -1,10 +1,10 @@
 """One look at each replica that the settings name, for people: can it be read, how late is it?"""
 
-from urllib.parse import urlsplit
-
 import asyncpg
 
+from pricebook.core.database_urls import host_in
 from pricebook.core.mendable import MendableError
+from pricebook.core.primary import open_connection
 from pricebook.core.reading import Connection
 from pricebook.core.replica_urls import replica_urls
 from pricebook.core.schema_head import connect
@@ -35,7 +35,7 @@ async def look_at_replicas(settings: Settings) -> str:
 
 
 async def _bytes_behind(url: str, primary: Connection) -> int:
-    host = urlsplit(url).netloc.rpartition("@")[2]
+    host = host_in(url)
     try:
         theirs = await _standing(url)
     except (OSError, ValueError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
@@ -51,7 +51,7 @@ async def _bytes_behind(url: str, primary: Connection) -> int:
 
 
 async def _standing(url: str) -> Standing:
-    replica = await asyncpg.connect(url, timeout=_PATIENCE_SECONDS)
+    replica = await open_connection(url, timeout=_PATIENCE_SECONDS)
     try:
         return Standing.of(await replica.fetchrow(STANDING.sql))
     finally:

@@ -6,6 +6,7 @@ from contextlib import asynccontextmanager
 
 import asyncpg
 
+from pricebook.core.primary import open_connection
 from pricebook.core.reading import Connection
 from pricebook.core.replica import Replica
 from pricebook.core.settings import Settings
@@ -142,7 +143,7 @@ class _ReplicaSnapshots(SnapshotPool):
             if not connection.is_closed():
                 return connection
         try:
-            return await asyncpg.connect(**self._options | {"dsn": self._replica.url})
+            return await open_connection(self._replica.url, **self._options)
         except OSError as error:
             raise asyncpg.InterfaceError(str(error)) from error
 

@@ -4,7 +4,7 @@ One connection of several hosts would be to whichever answers, and what is known
 nothing of another.
 """
 
-from pricebook.core.database import asyncpg_url
+from pricebook.core.database_urls import each_host
 from pricebook.core.settings import Settings
 
 
@@ -12,8 +12,4 @@ def replica_urls(settings: Settings) -> list[str]:
     """Return a URL, as asyncpg takes it, for each host that the setting names."""
     if settings.database_replica_url is None:
         return []
-    primary = settings.model_copy(update={"database_url": settings.database_replica_url})
-    scheme, _, rest = asyncpg_url(primary).partition("://")
-    place, slash, path = rest.partition("/")
-    user, at, hosts = place.rpartition("@")
-    return [f"{scheme}://{user}{at}{host}{slash}{path}" for host in hosts.split(",")]
+    return each_host(settings.database_replica_url.get_secret_value())

@@ -9,6 +9,7 @@ from alembic.config import Config
 from alembic.script import ScriptDirectory
 
 from pricebook.core.mendable import MendableError
+from pricebook.core.primary import primary_at
 from pricebook.core.settings import Settings
 
 _CONNECT_SECONDS = 5.0
@@ -60,9 +61,9 @@ async def connect(settings: Settings) -> asyncpg.Connection:
         DatabaseAwayError: It cannot be reached, or refuses.
 
     """
-    url = database_url(settings).replace("+asyncpg", "")
+    url = database_url(settings)
     try:
-        return await asyncpg.connect(url, timeout=_CONNECT_SECONDS)
+        return await primary_at(url).connect(timeout=_CONNECT_SECONDS)
     except asyncpg.InvalidAuthorizationSpecificationError as error:
         message = f"{error}: correct user and password in PRICEBOOK_DATABASE_URL"
         raise DatabaseAwayError(message) from error

@@ -8,17 +8,13 @@ from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, Field, SecretStr
 
+from pricebook.core.database_urls import normal_url
+
 _KEY_LENGTH = 32
-_DRIVERLESS = re.compile(r"^postgres(ql)?(\+\w+)?://")
 
 
-def _asyncpg_url(url: SecretStr) -> SecretStr:
-    """Take any usual spelling of a PostgreSQL URL and name the driver that the service uses."""
-    value = url.get_secret_value()
-    if not _DRIVERLESS.match(value):
-        message = "must begin with postgresql://"
-        raise ValueError(message)
-    return SecretStr(_DRIVERLESS.sub("postgresql+asyncpg://", value))
+def _database_url(url: SecretStr) -> SecretStr:
+    return SecretStr(normal_url(url.get_secret_value()))
 
 
 def _redis_url(url: SecretStr) -> SecretStr:
@@ -63,7 +59,7 @@ def _long_enough(keys: SecretStr) -> SecretStr:
     return keys
 
 
-DatabaseUrl = Annotated[SecretStr, AfterValidator(_asyncpg_url)]
+DatabaseUrl = Annotated[SecretStr, AfterValidator(_database_url)]
 RedisUrl = Annotated[SecretStr, AfterValidator(_redis_url)]
 MailUrl = Annotated[SecretStr, AfterValidator(_mail_url)]
 FilesUrl = Annotated[str, AfterValidator(_files_url)]

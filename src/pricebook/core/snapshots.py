@@ -12,7 +12,7 @@ from typing import Any
 
 import asyncpg
 
-from pricebook.core.database import asyncpg_url, server_settings_of
+from pricebook.core.database import patience_seconds, primary_of, server_settings_of
 from pricebook.core.errors import Unavailable
 from pricebook.core.reading import Compiled, Connection
 from pricebook.core.settings import Settings
@@ -114,13 +114,15 @@ class SnapshotPool:
         While `is_busy`, reading gives way to whatever else the process and PostgreSQL do.
         """
         self._options: dict[str, Any] = {
-            "dsn": asyncpg_url(settings),
             "timeout": settings.database.pool_timeout_seconds,
+            "command_timeout": patience_seconds(settings),
             "server_settings": server_settings_of(settings, application) | _SERVER_SETTINGS,
         }
         self._size = self._free = size
         self._idle: list[Connection] = []
         self._turns = _Turns(is_busy)
+        self._primary = primary_of(settings)
+        self._primary.when_doubted.add(self)
 
     @property
     def in_use(self) -> int:
@@ -153,6 +155,10 @@ class SnapshotPool:
 
     def close(self) -> None:
         """Close the connections that nobody uses."""
+        self.close_idle()
+
+    def close_idle(self) -> None:
+        """Close them, as their server may be the primary no more."""
         for connection in self._idle:
             connection.terminate()
         self._idle.clear()
@@ -174,7 +180,7 @@ class SnapshotPool:
         while self._idle:
             with suppress(*GONE):
                 return await in_transaction(self._idle.pop())
-        return await in_transaction(await asyncpg.connect(**self._options))
+        return await in_transaction(await self._primary.connect(**self._options))
 
 
 _SERVER_SETTINGS = {

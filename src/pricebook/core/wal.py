@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 
 from sqlalchemy import literal_column, select
 
+from pricebook.core.primary import WRITTEN_TIMELINE
 from pricebook.core.reading import Compiled
 
 _IS_STANDBY = "pg_is_in_recovery()"
@@ -17,7 +18,7 @@ _POSITION = (
 # A standby tells its timeline only of the last checkpoint that it has taken over.
 _TIMELINE = (
     f"CASE WHEN {_IS_STANDBY} THEN (pg_control_checkpoint()).timeline_id "
-    "ELSE ('x' || left(pg_walfile_name(pg_current_wal_insert_lsn()), 8))::bit(32)::int END"
+    f"ELSE {WRITTEN_TIMELINE} END"
 )
 
 STANDING = Compiled(
