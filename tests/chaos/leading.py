@@ -48,7 +48,8 @@ def through_pgbouncer(cluster: Cluster) -> Iterator[Way]:
             bouncer.launch()
         direct = undo.enter_context(_haproxy(cluster, pooled=False))
         url = undo.enter_context(_haproxy(cluster, pooled=True))
-        yield Way("through PgBouncer", url, direct, {"DATABASE__POOLER": "transaction"})
+        settings = {"DATABASE__POOLER": "transaction", "DATABASE_DIRECT_URL": direct}
+        yield Way("through PgBouncer", url, direct, settings)
 
 
 @contextmanager

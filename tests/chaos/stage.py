@@ -121,9 +121,8 @@ def _running(way: Way, folder: Path) -> Iterator[tuple[dict[str, str], list[Runn
         valkey.start()
         undo.callback(valkey.stop)
         env = _environment(way, valkey, folder)
-        directly = env | {"PRICEBOOK_DATABASE_URL": way.direct_url}
         command = [sys.executable, "-m", "pricebook.cli", "migrate"]
-        subprocess.run(command, check=True, env=directly, stdout=subprocess.DEVNULL)
+        subprocess.run(command, check=True, env=env, stdout=subprocess.DEVNULL)
         processes = [Running(verb, env, folder / f"{verb}.log") for verb in ("serve", "worker")]
         for process in processes:
             undo.callback(process.end)

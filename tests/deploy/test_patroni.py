@@ -80,3 +80,16 @@ def test_haproxy_takes_its_sample_and_asks_each_host() -> None:
     assert "WARNING" not in said, said
     assert "OPTIONS /primary" in sample.read_text()
     assert re.findall(r"server (\S+) 10", sample.read_text()) == [*HOSTS, *HOSTS]
+
+
+def test_systemd_reads_the_unit(tmp_path: Path) -> None:
+    sample = (patroni.SHIPPED / "patroni.service").read_text()
+    adapted = tmp_path / "patroni.service"
+    # It is to name a program that is there.
+    program = "/opt/patroni/bin/patroni"
+    assert f"ExecStart={program} " in sample
+    adapted.write_text(sample.replace(program, "/bin/true"))
+    command = [needed("systemd-analyze", "systemd"), "verify", "--man=no", str(adapted)]
+    checked = subprocess.run(command, capture_output=True, text=True, check=False)
+    ours = [line for line in checked.stderr.splitlines() if adapted.name in line]
+    assert (checked.returncode, ours) == (0, []), checked.stderr
