@@ -9,6 +9,7 @@ from sqlalchemy import Connection, text
 
 from pricebook.core.database import lone_engine
 from pricebook.core.database_urls import normal_url
+from pricebook.core.schema_head import directly
 from pricebook.core.settings import Settings
 from pricebook.tables import metadata
 
@@ -33,7 +34,7 @@ def database_url() -> str:
     """Return the URL that the caller gave, or the one in the settings."""
     if given := config.attributes.get("url"):
         return str(given)
-    url = Settings().database_url
+    url = directly(Settings()).database_url
     if url is None:
         message = "set PRICEBOOK_DATABASE_URL to the database to migrate"
         raise SystemExit(message)

@@ -21,7 +21,7 @@ from sqlalchemy.orm import DeclarativeBase
 from sqlalchemy.pool import AsyncAdaptedQueuePool, ConnectionPoolEntry, NullPool
 
 from pricebook.core.fair_pool import FairPool
-from pricebook.core.primary import Primary, primary_at
+from pricebook.core.primary import Primary, primary_at, primary_of
 from pricebook.core.reading import ReadPool, is_closed
 from pricebook.core.settings import Settings
 
@@ -104,14 +104,6 @@ async def open_database(
         await database.close()
 
 
-def primary_of(settings: Settings) -> Primary:
-    """Return where connections to the database of the settings come from."""
-    if settings.database_url is None:
-        message = "PRICEBOOK_DATABASE_URL is not set"
-        raise RuntimeError(message)
-    return primary_at(settings.database_url.get_secret_value())
-
-
 def _make_engine(
     settings: Settings, application: str, primary: Primary, *, is_patient: bool
 ) -> AsyncEngine:
@@ -143,6 +135,8 @@ def engine_to(
 ) -> AsyncEngine:
     """Make an engine whose connections `primary` makes."""
     arguments = {"async_creator_fn": primary.connect, **connect_args}
+    if primary.is_pooled:
+        arguments["prepared_statement_cache_size"] = 0
     return create_async_engine("postgresql+asyncpg://", connect_args=arguments, **options)
 
 

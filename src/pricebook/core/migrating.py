@@ -25,6 +25,7 @@ from pricebook.core.schema_head import (
     alembic_config,
     current_head,
     database_url,
+    directly,
     needed_head,
     revisions,
 )
@@ -82,7 +83,7 @@ def migrate(
         SchemaError: There is no way from the database's revision to that one.
 
     """
-    target = _resolved(to)
+    target, settings = _resolved(to), directly(settings)
     if asyncio.run(current_head(settings)) != target:
         asyncio.run(_migrate(settings, say, target, allow_contract=allow_contract))
     say(f"The schema is at {target}.")
@@ -90,7 +91,7 @@ def migrate(
 
 def show_plan(settings: Settings, say: Say, *, to: str = "head") -> bool:
     """Say what `migrate` would do, and return whether that is anything."""
-    current, target = asyncio.run(current_head(settings)), _resolved(to)
+    current, target = asyncio.run(current_head(directly(settings))), _resolved(to)
     steps = plan(current, target)
     _announce(say, steps, current, target)
     return bool(steps)

@@ -22,6 +22,7 @@ import structlog
 
 from pricebook.core.confirmed import Connection
 from pricebook.core.database_urls import each_host, host_in
+from pricebook.core.pooled import PooledConnection, kept_settings
 from pricebook.core.settings import Settings
 
 # How long a host is asked alone before the next one is, too.
@@ -55,8 +56,12 @@ class _History(NamedTuple):
 class Primary:
     """The primary of the hosts that one URL names, and every connection to it."""
 
-    def __init__(self, url: str) -> None:
-        """Know the hosts of a normal URL; none is asked before the first connection."""
+    def __init__(self, url: str, *, is_pooled: bool = False) -> None:
+        """Know the hosts of a normal URL; none is asked before the first connection.
+
+        If it `is_pooled`, poolers are behind it that lend connections for one transaction each.
+        """
+        self.is_pooled = is_pooled
         self._urls = each_host(url)
         self._at = 0
         self._history: _History | None = None
@@ -83,6 +88,7 @@ class Primary:
             TimeoutError: None was found in `timeout` seconds.
 
         """
+        options["is_pooled"] = self.is_pooled
         if not self.has_several_hosts:
             return await open_connection(self._urls[0], timeout=timeout, **options)
         async with asyncio.timeout(timeout):
@@ -191,9 +197,29 @@ class Primary:
 _FAILURES = (OSError, asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError)
 
 
-async def open_connection(url: str, **options: Any) -> Connection:  # noqa: ANN401 -- as asyncpg.connect
+async def open_connection(url: str, *, is_pooled: bool = False, **options: Any) -> Connection:  # noqa: ANN401 -- as asyncpg.connect
     """Connect to the one host of a URL, whatever it is."""
+    if is_pooled:
+        return await _open_pooled(url, **options)
     connection: Connection = await asyncpg.connect(url, connection_class=Connection, **options)
+    return connection
+
+
+async def _open_pooled(
+    url: str,
+    *,
+    server_settings: Mapping[str, str] | None = None,
+    **options: Any,  # noqa: ANN401 -- likewise
+) -> Connection:
+    wanted = server_settings or {}
+    connection: PooledConnection = await asyncpg.connect(
+        url,
+        connection_class=PooledConnection,
+        statement_cache_size=0,
+        server_settings=kept_settings(wanted),
+        **options,
+    )
+    connection.settle(wanted)
     return connection
 
 
@@ -208,19 +234,28 @@ def _most_telling(errors: list[BaseException]) -> BaseException:
 
 
 @lru_cache(maxsize=32)
-def primary_at(url: str) -> Primary:
+def primary_at(url: str, *, is_pooled: bool = False) -> Primary:
     """Return what the process knows of the hosts of a normal URL: all its pools share it."""
-    return Primary(url)
+    return Primary(url, is_pooled=is_pooled)
+
+
+def primary_of(settings: Settings) -> Primary:
+    """Return where connections to the database of the settings come from."""
+    if settings.database_url is None:
+        message = "PRICEBOOK_DATABASE_URL is not set"
+        raise RuntimeError(message)
+    url = settings.database_url.get_secret_value()
+    return primary_at(url, is_pooled=settings.database.is_pooled)
 
 
 @asynccontextmanager
 async def watching(settings: Settings) -> AsyncIterator[None]:
     """Have the primary watched meanwhile, if there are hosts to choose from."""
-    url = settings.database_url
-    if url is None or not primary_at(url.get_secret_value()).has_several_hosts:
+    primary = primary_of(settings)
+    if not primary.has_several_hosts:
         yield
         return
-    task = asyncio.create_task(primary_at(url.get_secret_value()).watch())
+    task = asyncio.create_task(primary.watch())
     try:
         yield
     finally:

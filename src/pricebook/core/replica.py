@@ -77,7 +77,9 @@ class Replica:
         # go back and forth in time as little as may be.
         self.urls = replica_urls(settings)
         SystemRandom().shuffle(self.urls)
+        self.is_pooled = settings.database.is_pooled
         self._options: dict[str, Any] = {
+            "is_pooled": self.is_pooled,
             "timeout": _PATIENCE_SECONDS,
             "command_timeout": _PATIENCE_SECONDS,
             "server_settings": server_settings_of(settings, f"{application}-follower"),
@@ -261,7 +263,9 @@ class _ReplicaReads(ReadPool):
         return "failed"
 
     async def _open_replica(self, **options: Any) -> Connection:  # noqa: ANN401 -- as asyncpg.connect
-        return await open_connection(self._replica.url, **options)
+        return await open_connection(
+            self._replica.url, is_pooled=self._replica.is_pooled, **options
+        )
 
     async def _connect(self) -> Connection:
         url = self._replica.url

@@ -27,17 +27,17 @@ async def look_at_replicas(settings: Settings) -> str:
         return "none: everything is read from the database itself"
     primary = await connect(settings)
     try:
-        behind = [await _bytes_behind(url, primary) for url in replica_urls(settings)]
+        behind = [await _bytes_behind(settings, url, primary) for url in replica_urls(settings)]
     finally:
         await primary.close()
     late = max(behind)
     return f"{len(behind)} can be read, " + (f"{late:,} bytes behind" if late else "none is behind")
 
 
-async def _bytes_behind(url: str, primary: Connection) -> int:
+async def _bytes_behind(settings: Settings, url: str, primary: Connection) -> int:
     host = host_in(url)
     try:
-        theirs = await _standing(url)
+        theirs = await _standing(settings, url)
     except (OSError, ValueError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
         message = f"{host}: {error or 'no answer'}: start it, or correct {_SETTING}"
         raise MendableError(message) from error
@@ -50,8 +50,10 @@ async def _bytes_behind(url: str, primary: Connection) -> int:
     return ours.position - theirs.position
 
 
-async def _standing(url: str) -> Standing:
-    replica = await open_connection(url, timeout=_PATIENCE_SECONDS)
+async def _standing(settings: Settings, url: str) -> Standing:
+    replica = await open_connection(
+        url, is_pooled=settings.database.is_pooled, timeout=_PATIENCE_SECONDS
+    )
     try:
         return Standing.of(await replica.fetchrow(STANDING.sql))
     finally:

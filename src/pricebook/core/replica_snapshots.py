@@ -143,7 +143,9 @@ class _ReplicaSnapshots(SnapshotPool):
             if not connection.is_closed():
                 return connection
         try:
-            return await open_connection(self._replica.url, **self._options)
+            return await open_connection(
+                self._replica.url, is_pooled=self._replica.is_pooled, **self._options
+            )
         except OSError as error:
             raise asyncpg.InterfaceError(str(error)) from error
 

@@ -9,7 +9,7 @@ from alembic.config import Config
 from alembic.script import ScriptDirectory
 
 from pricebook.core.mendable import MendableError
-from pricebook.core.primary import primary_at
+from pricebook.core.primary import primary_of
 from pricebook.core.settings import Settings
 
 _CONNECT_SECONDS = 5.0
@@ -61,9 +61,9 @@ async def connect(settings: Settings) -> asyncpg.Connection:
         DatabaseAwayError: It cannot be reached, or refuses.
 
     """
-    url = database_url(settings)
+    database_url(settings)
     try:
-        return await primary_at(url).connect(timeout=_CONNECT_SECONDS)
+        return await primary_of(settings).connect(timeout=_CONNECT_SECONDS)
     except asyncpg.InvalidAuthorizationSpecificationError as error:
         message = f"{error}: correct user and password in PRICEBOOK_DATABASE_URL"
         raise DatabaseAwayError(message) from error
@@ -72,10 +72,30 @@ async def connect(settings: Settings) -> asyncpg.Connection:
         raise DatabaseAwayError(message) from error
 
 
+def directly(settings: Settings) -> Settings:
+    """Return the settings that lead to PostgreSQL itself, for what a pooler cannot carry.
+
+    That is whatever needs a session: an advisory lock or a setting that outlives a transaction.
+
+    Raises:
+        DatabaseAwayError: There is a pooler, and no way past it is known.
+
+    """
+    if settings.database_direct_url is None:
+        if not settings.database.is_pooled:
+            return settings
+        message = "this cannot go through a pooler: set PRICEBOOK_DATABASE_DIRECT_URL, too"
+        raise DatabaseAwayError(message)
+    unpooled = settings.database.model_copy(update={"pooler": "none"})
+    return settings.model_copy(
+        update={"database_url": settings.database_direct_url, "database": unpooled}
+    )
+
+
 def write_revision(settings: Settings, message: str) -> None:
     """Write a migration from what the models say and the database does not have."""
     config = Config("alembic.ini", toml_file="pyproject.toml")
-    config.attributes.update(url=database_url(settings), quiet=True)
+    config.attributes.update(url=database_url(directly(settings)), quiet=True)
     command.revision(config, message, autogenerate=True)
 
 

@@ -35,6 +35,14 @@ class DatabaseSettings(Group):
     lock_timeout_seconds: PositiveSeconds = Field(
         5, description="The longest a statement of a request waits for a lock."
     )
+    pooler: Literal["none", "transaction"] = Field(
+        "none", description="`transaction` where the URLs lead to PgBouncer in transaction mode."
+    )
+
+    @property
+    def is_pooled(self) -> bool:
+        """Whether a connection is one server's for no longer than a transaction."""
+        return self.pooler == "transaction"
 
 
 class HttpSettings(Group):

@@ -70,7 +70,12 @@ class Settings(BaseSettings):
     )
 
     database_url: DatabaseUrl | None = Field(
-        None, description="PostgreSQL to use; without it `pricebook up` starts its own."
+        None,
+        description="PostgreSQL to use; without it `pricebook up` starts its own. Several hosts "
+        "with commas: whichever is the primary.",
+    )
+    database_direct_url: DatabaseUrl | None = Field(
+        None, description="The same database past a pooler, for `pricebook migrate`."
     )
     database_replica_url: DatabaseUrl | None = Field(
         None,

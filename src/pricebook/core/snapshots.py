@@ -12,8 +12,9 @@ from typing import Any
 
 import asyncpg
 
-from pricebook.core.database import patience_seconds, primary_of, server_settings_of
+from pricebook.core.database import patience_seconds, server_settings_of
 from pricebook.core.errors import Unavailable
+from pricebook.core.primary import primary_of
 from pricebook.core.reading import Compiled, Connection
 from pricebook.core.settings import Settings
 
@@ -49,7 +50,9 @@ class Snapshot:
         self, statement: Compiled, values: Mapping[str, Any]
     ) -> AsyncGenerator[bytes, None]:
         """Yield the lines, each the one column of a row, many at a time; one block is ahead."""
-        cursor = await self._connection.cursor(statement.sql, *statement.arguments(values))
+        # Prepared first, and nameless where a pooler could not keep the name.
+        prepared = await self._connection.prepare(statement.sql)
+        cursor = await prepared.cursor(*statement.arguments(values))
         # Not in turn: it may take long, as all rows have to be found before any can be sorted.
         rows, ahead = await cursor.fetch(_FIRST_ROWS), _FIRST_ROWS
         while rows:
