@@ -10,6 +10,7 @@ from sqlalchemy import func, literal, select
 
 from pricebook.core.migrating import migrate
 from pricebook.core.reading import Compiled
+from pricebook.core.schema_head import DatabaseAwayError, needed_head
 
 NEW = {"name": "Hammer", "price": "12.50", "currency": "EUR", "tags": ["tool"]}
 
