@@ -199,7 +199,7 @@ class Member(Program):
 
     @contextmanager
     def hearing_nothing(self) -> Iterator[None]:
-        """Take in nothing that the leader sends meanwhile."""
+        """Take in nothing that the leader sends meanwhile; what has arrived waits."""
         receivers = [pid for pid in self._postgres() if "walreceiver" in command_of(pid)]
         for pid in receivers:
             _send(pid, signal.SIGSTOP)

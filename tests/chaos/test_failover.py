@@ -1,9 +1,9 @@
 """The primary is killed five times under writers: nothing that was acknowledged is lost or untold.
 
-Just before it dies, its standbys hear nothing of it for a moment: what is acknowledged then
-without them is lost for certain. What is killed is Patroni, PostgreSQL and all its processes, as
-the loss of a host takes them along; it comes back as a standby before the next. All runs as
-`deploy/patroni` and `deploy/pgbouncer` have it, but for a ttl that is as short as Patroni takes it.
+Just before it dies, its standbys stop taking in what it sends for a moment, so that writes are
+under way. What is killed is Patroni, PostgreSQL and all its processes, as the loss of a host takes
+them along; it comes back as a standby before the next. All runs as `deploy/patroni` and
+`deploy/pgbouncer` have it, but for a ttl that is as short as Patroni takes it.
 """
 
 import asyncio
