@@ -342,7 +342,8 @@ async def test_a_reader_of_the_log_misses_nothing_or_is_told(
         log = str(await connection.fetchval(snapshot().sql)).partition("-")[0]
     await restore(elsewhere, (await back_up(price_list)).name)
     await make_admin(elsewhere, "me@example.com", SecretStr(PASSWORD))
-    application = create_app(elsewhere)
+    lasting = elsewhere.stream.model_copy(update={"max_age_seconds": 0.7})
+    application = create_app(elsewhere.model_copy(update={"stream": lasting}))
     async with application.router.lifespan_context(application), Api(application, {}) as client:
         form = {"username": "me@example.com", "password": PASSWORD}
         token = (await client.post("/v1/auth/token", data=form)).json()["access_token"]
