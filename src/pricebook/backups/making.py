@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass
 from importlib.metadata import version
 
@@ -98,7 +98,8 @@ async def _database(
     """Dump and sum up side by side."""
     summing = asyncio.create_task(row_sums(moment.connection))
     try:
-        dump = await shelf.write(name, DUMP, programs.dump(moment.snapshot))
+        async with aclosing(programs.dump(moment.snapshot)) as dumped:
+            dump = await shelf.write(name, DUMP, dumped)
         return dump, await summing
     finally:
         summing.cancel()

@@ -5,7 +5,7 @@ import os
 import re
 import shutil
 import tempfile
-from collections.abc import AsyncIterator, Iterator, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Mapping
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -58,7 +58,7 @@ class Programs:
         )
         raise BackupError(message)
 
-    async def dump(self, snapshot: str) -> AsyncIterator[bytes]:
+    async def dump(self, snapshot: str) -> AsyncGenerator[bytes, None]:
         """Yield a dump of the database, in pg_dump's own format, as a snapshot shows it."""
         options = ("--format=custom", "--no-owner", "--no-privileges", "--no-comments")
         command = ("pg_dump", *options, f"--snapshot={snapshot}", f"--dbname={self.database}")

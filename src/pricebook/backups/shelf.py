@@ -2,7 +2,8 @@
 
 import hashlib
 import secrets
-from collections.abc import AsyncIterator, Iterable, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Sequence
+from contextlib import aclosing
 from datetime import datetime, timedelta
 
 from pydantic import ValidationError
@@ -45,14 +46,15 @@ class Shelf:
         """Write a part as its bytes come, and return what it is known by."""
         digest, size = hashlib.sha256(), 0
 
-        async def seen() -> AsyncIterator[bytes]:
+        async def seen() -> AsyncGenerator[bytes, None]:
             nonlocal size
             async for chunk in chunks:
                 digest.update(chunk)
                 size += len(chunk)
                 yield chunk
 
-        await self._files.write(f"{backup}/{name}", seen())
+        async with aclosing(seen()) as passed_on:
+            await self._files.write(f"{backup}/{name}", passed_on)
         return Part(name=name, size=size, sha256=digest.hexdigest())
 
     async def read(self, backup: str, part: Part) -> AsyncIterator[bytes]:
