@@ -110,11 +110,12 @@ def alembic_config() -> Config:
 
 
 def _migrations() -> Path:
-    """Find the migrations: beside the sources, or where the process was started."""
-    for root in (Path(__file__).parents[3], Path.cwd()):
+    """Find the migrations: inside an installed Pricebook, at the top of its sources."""
+    code = Path(__file__)
+    for root in (code.parents[1], code.parents[3]):
         if (root / "migrations" / "env.py").exists():
             return root / "migrations"
-    message = "no folder `migrations`: start Pricebook in the folder that holds it"
+    message = "Pricebook is not installed whole, its migrations are missing: install it again"
     raise SchemaError(message)
 
 
