@@ -5,9 +5,10 @@ from pathlib import Path
 from typing import Annotated, Self
 
 from pydantic import Field, SecretStr, model_validator
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
 from pricebook.core.operating_groups import MetricsSettings, ReplicaSettings, TracingSettings
+from pricebook.core.secret_files import SecretFiles
 from pricebook.core.setting_groups import (
     AuthSettings,
     DatabaseSettings,
@@ -83,6 +84,11 @@ class Settings(BaseSettings):
     redis_url: RedisUrl | None = Field(
         None, description="Valkey or Redis to use; without it `pricebook up` starts its own."
     )
+    secrets_dir: Path | None = Field(
+        None,
+        description="A folder of files that are named as these variables and hold their values; "
+        "what the environment says goes first.",
+    )
     data_dir: Path = Field(Path("data"), description="Where `pricebook up` keeps everything.")
     host: str = Field("127.0.0.1", description="Address the API listens on.")
     port: Annotated[int, Field(ge=0, le=65_535)] = Field(
@@ -130,6 +136,18 @@ class Settings(BaseSettings):
     log: LogSettings = LogSettings()
     metrics: MetricsSettings = MetricsSettings()
     tracing: TracingSettings = TracingSettings()
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,  # noqa: ARG003 -- there is no such file
+        file_secret_settings: PydanticBaseSettingsSource,  # noqa: ARG003 -- ours know groups
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Read what was given, then the environment, then files."""
+        return init_settings, env_settings, SecretFiles(settings_cls)
 
     @model_validator(mode="after")
     def _servers_come_together(self) -> Self:
