@@ -21,7 +21,10 @@ def variables() -> frozenset[str]:
 
 
 def connections_of(processes: int, workers: int) -> int:
-    """The most connections that so many may open to PostgreSQL: `deploy/README.md` says why."""
+    """The most connections to PostgreSQL of so many API and worker processes.
+
+    A worker has the pools twice, for deliveries and for jobs, and one for the file of an export.
+    """
     settings = Settings()
     pools = settings.database.pool_size + settings.database.read_pool_size
-    return processes * (pools + settings.exports.at_once) + workers * 2 * pools
+    return processes * (pools + settings.exports.at_once) + workers * (2 * pools + 1)

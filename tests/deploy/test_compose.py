@@ -2,6 +2,7 @@
 
 import re
 import subprocess
+from ipaddress import ip_address, ip_network
 from typing import Any
 
 import jsonschema
@@ -76,6 +77,15 @@ def test_who_is_believed_about_clients_is_nginx_alone() -> None:
     for name in APIS:
         trusted = yaml.safe_load(SERVICES[name]["environment"]["PRICEBOOK_HTTP__TRUSTED_PROXIES"])
         assert trusted == [network["subnet"]]
+
+
+def test_an_api_process_keeps_its_address_and_nobody_else_is_given_it() -> None:
+    (network,) = COMPOSE["networks"]["edge"]["ipam"]["config"]
+    addresses = {ip_address(SERVICES[name]["networks"]["edge"]["ipv4_address"]) for name in APIS}
+    assert len(addresses) == len(APIS)
+    for address in addresses:
+        assert address in ip_network(network["subnet"])
+        assert address not in ip_network(network["ip_range"])
 
 
 @each_of_ours

@@ -93,10 +93,12 @@ async def check_schema(settings: Settings) -> None:
         message = "the database has no tables yet: run `pricebook migrate`"
     elif current in revisions():
         message = f"the schema is at {current}, not at {needed}: run `pricebook migrate`"
+    elif settings.database.may_be_newer:
+        return
     else:
         message = (
-            f"the schema is at {current}, which this Pricebook does not know: "
-            "run the newer Pricebook that made it, and `pricebook migrate` there"
+            f"the schema is at {current}, which this Pricebook does not know: run the newer "
+            "Pricebook that made it, or set PRICEBOOK_DATABASE__MAY_BE_NEWER=true to go back"
         )
     raise SchemaError(message)
 

@@ -35,6 +35,10 @@ class DatabaseSettings(Group):
     lock_timeout_seconds: PositiveSeconds = Field(
         5, description="The longest a statement of a request waits for a lock."
     )
+    may_be_newer: bool = Field(
+        False,
+        description="Start on a schema that a newer version has made: for going back to this one.",
+    )
 
 
 class HttpSettings(Group):
