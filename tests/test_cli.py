@@ -70,6 +70,12 @@ async def test_two_migrations_at_once_do_not_meet(run: Run, scratch: str) -> Non
     assert await asyncio.gather(*(process.wait() for process in processes)) == [0, 0, 0]
 
 
+async def test_create_admin_says_what_is_missing_before_it(run: Run, scratch: str) -> None:
+    given = ("create-admin", "--email", "boss@example.com", "--password", "an old harbour map")
+    code, said = await run(*given)
+    assert (code, "run `pricebook migrate`" in said) == (1, True)
+
+
 @pytest.mark.parametrize("command", ["serve", "worker"])
 async def test_a_production_process_refuses_a_wrong_schema(
     run: Run, scratch: str, command: str

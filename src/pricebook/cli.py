@@ -88,9 +88,11 @@ def create_admin(
     ],
 ) -> None:
     """Make a user with the role admin."""
+    from pricebook.core.schema_head import check_schema
     from pricebook.prepare import make_admin
 
     settings = settings_with_servers()
+    asyncio.run(check_schema(settings))
     if not asyncio.run(make_admin(settings, email, SecretStr(password))):
         typer.echo(f"There is an account for {email} already.", err=True)
         raise typer.Exit(1)

@@ -1,7 +1,7 @@
 """The groups of settings for those who run the service."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import Field, SecretStr
 
@@ -32,6 +32,18 @@ class BackupSettings(Group):
         description="Folder of pg_dump and pg_restore, of the server's version or later; without "
         "it those in PATH, or of the wheel.",
     )
+
+
+class LogSettings(Group):
+    """What the service writes about itself."""
+
+    level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field(
+        "INFO", description="The least severe line that is written."
+    )
+    format: Literal["auto", "json", "console"] = Field(
+        "auto", description="JSON lines, or text for people; auto asks the terminal."
+    )
+    access: bool = Field(True, description="One line for each request.")
 
 
 class MetricsSettings(Group):

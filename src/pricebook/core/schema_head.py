@@ -114,10 +114,12 @@ async def check_schema(settings: Settings) -> None:
         message = "the database has no tables yet: run `pricebook migrate`"
     elif current in revisions():
         message = f"the schema is at {current}, not at {needed}: run `pricebook migrate`"
+    elif settings.database.may_be_newer:
+        return
     else:
         message = (
-            f"the schema is at {current}, which this Pricebook does not know: "
-            "run the newer Pricebook that made it, and `pricebook migrate` there"
+            f"the schema is at {current}, which this Pricebook does not know: run the newer "
+            "Pricebook that made it, or set PRICEBOOK_DATABASE__MAY_BE_NEWER=true to go back"
         )
     raise SchemaError(message)
 
@@ -131,11 +133,12 @@ def alembic_config() -> Config:
 
 
 def _migrations() -> Path:
-    """Find the migrations: beside the sources, or where the process was started."""
-    for root in (Path(__file__).parents[3], Path.cwd()):
+    """Find the migrations: inside an installed Pricebook, at the top of its sources."""
+    code = Path(__file__)
+    for root in (code.parents[1], code.parents[3]):
         if (root / "migrations" / "env.py").exists():
             return root / "migrations"
-    message = "no folder `migrations`: start Pricebook in the folder that holds it"
+    message = "Pricebook is not installed whole, its migrations are missing: install it again"
     raise SchemaError(message)
 
 

@@ -38,6 +38,10 @@ class DatabaseSettings(Group):
     pooler: Literal["none", "transaction"] = Field(
         "none", description="`transaction` where the URLs lead to PgBouncer in transaction mode."
     )
+    may_be_newer: bool = Field(
+        False,
+        description="Start on a schema that a newer version has made: for going back to this one.",
+    )
 
     @property
     def is_pooled(self) -> bool:
@@ -286,15 +290,3 @@ class RetentionSettings(Group):
     jobs_days: AtLeastOne = Field(
         7, description="Days that ended jobs are kept, with their files and links."
     )
-
-
-class LogSettings(Group):
-    """What the service writes about itself."""
-
-    level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field(
-        "INFO", description="The least severe line that is written."
-    )
-    format: Literal["auto", "json", "console"] = Field(
-        "auto", description="JSON lines, or text for people; auto asks the terminal."
-    )
-    access: bool = Field(True, description="One line for each request.")

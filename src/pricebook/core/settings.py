@@ -5,14 +5,16 @@ from pathlib import Path
 from typing import Annotated, Self
 
 from pydantic import Field, SecretStr, model_validator
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
 from pricebook.core.operating_groups import (
     BackupSettings,
+    LogSettings,
     MetricsSettings,
     ReplicaSettings,
     TracingSettings,
 )
+from pricebook.core.secret_files import SecretFiles
 from pricebook.core.setting_groups import (
     AuthSettings,
     DatabaseSettings,
@@ -25,7 +27,6 @@ from pricebook.core.setting_groups import (
     ImportSettings,
     JobSettings,
     LimitSettings,
-    LogSettings,
     MailSettings,
     RetentionSettings,
     StreamSettings,
@@ -96,6 +97,11 @@ class Settings(BaseSettings):
         description="Valkey or Redis to use, or redis+sentinel://host1:26379,host2:26379/service/0 "
         "for whichever is the primary; without it `pricebook up` starts its own.",
     )
+    secrets_dir: Path | None = Field(
+        None,
+        description="A folder of files that are named as these variables and hold their values; "
+        "what the environment says goes first.",
+    )
     data_dir: Path = Field(Path("data"), description="Where `pricebook up` keeps everything.")
     host: str = Field("127.0.0.1", description="Address the API listens on.")
     port: Annotated[int, Field(ge=0, le=65_535)] = Field(
@@ -144,6 +150,18 @@ class Settings(BaseSettings):
     metrics: MetricsSettings = MetricsSettings()
     tracing: TracingSettings = TracingSettings()
     backup: BackupSettings = BackupSettings()
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,  # noqa: ARG003 -- there is no such file
+        file_secret_settings: PydanticBaseSettingsSource,  # noqa: ARG003 -- ours know groups
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Read what was given, then the environment, then files."""
+        return init_settings, env_settings, SecretFiles(settings_cls)
 
     @model_validator(mode="after")
     def _servers_come_together(self) -> Self:

@@ -150,7 +150,7 @@ def package_folder(package: str) -> Path:
     """Where a wheel is installed, without importing it."""
     spec = find_spec(package)
     if spec is None or spec.origin is None:
-        message = f"the package {package} is not installed; run `make up` or `uv sync`"
+        message = f"there is no {package}: run `make up`, or install pricebook[embedded]"
         raise EmbeddedServerError(message)
     return Path(spec.origin).parent
 
