@@ -73,6 +73,7 @@ def restore(
 @contextmanager
 def _settings_with_database() -> Iterator[Settings]:
     """Name the database of the settings, or of the `up` that runs, or start that of the folder."""
+    from pricebook.core.schema_head import directly
     from pricebook.up import database_alone, with_running_servers
 
     settings = with_running_servers(load_settings())
@@ -80,7 +81,7 @@ def _settings_with_database() -> Iterator[Settings]:
         with database_alone(settings) as alone:
             yield alone
     else:
-        yield settings
+        yield directly(settings)
 
 
 def _run(work: Coroutine[Any, Any, object]) -> None:

@@ -85,7 +85,7 @@ class Settings(BaseSettings):
         "with commas: whichever is the primary.",
     )
     database_direct_url: DatabaseUrl | None = Field(
-        None, description="The same database past a pooler, for `pricebook migrate`."
+        None, description="The same database past a pooler, for migrations and backups."
     )
     database_replica_url: DatabaseUrl | None = Field(
         None,
