@@ -97,7 +97,7 @@ curl -N "$URL/events/stream?tag=tools" -H "Authorization: Bearer $TOKEN"
 ```
 retry: 1574
 
-id: 762..761.01a204e2f27870e5b6fb1b79da31e296
+id: 5f0c1a9e-762..761.01a204e2f27870e5b6fb1b79da31e296
 event: item.price_changed
 data: {"id":"01a204e2-…","type":"item.price_changed","occurred_at":"2026-11-22T…","data":{…}}
 ```
@@ -108,7 +108,7 @@ and you miss nothing and hear nothing twice:
 
 ```sh
 curl -N $URL/events/stream -H "Authorization: Bearer $TOKEN" \\
-     -H 'Last-Event-ID: 762..761.01a204e2f27870e5b6fb1b79da31e296'
+     -H 'Last-Event-ID: 5f0c1a9e-762..761.01a204e2f27870e5b6fb1b79da31e296'
 ```
 
 A block without `data` has nothing to tell, but its `id` moves your place on. A client that cannot

@@ -10,6 +10,7 @@ from tests.conftest import connected, until
 from tests.failover.conftest import load_on, skus_on, wait_for, with_other_host
 from tests.standby import follow_instead, freeze, thaw
 
+from pricebook.core.database import is_outage
 from pricebook.core.reading import Compiled
 
 _PORT = Compiled(select(func.inet_server_port()))
@@ -24,9 +25,22 @@ async def ports_of(api, count=20) -> set[int | None]:
         async with database.engine.connect() as connection:
             return await connection.scalar(select(func.inet_server_port()))
 
-    ports = [write_port() for _ in range(count)]
-    ports += [database.reads.value(_PORT) for _ in range(count)]
-    return set(await asyncio.gather(*ports))
+    async def read_port():
+        return await database.reads.value(_PORT)
+
+    async with asyncio.timeout(10):
+        ports = [patiently(ask) for ask in (write_port, read_port) for _ in range(count)]
+        return set(await asyncio.gather(*ports))
+
+
+async def patiently(ask):
+    """Ask until there is an answer: what is opened all at once may not be in time."""
+    while True:
+        try:
+            return await ask()
+        except Exception as error:
+            if not is_outage(error):
+                raise
 
 
 async def test_a_primary_is_killed_and_the_service_goes_on_with_the_standby(pair, serve):
