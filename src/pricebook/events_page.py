@@ -113,7 +113,8 @@ curl -N $URL/events/stream -H "Authorization: Bearer $TOKEN" \\
 
 A block without `data` has nothing to tell, but its `id` moves your place on. A client that cannot
 send the header puts the id into `?last_event_id=`. `event: log.truncated` says that what you missed
-is no longer kept (`PRICEBOOK_RETENTION__EVENTS_DAYS`): read the list anew.
+is no longer kept (`PRICEBOOK_RETENTION__EVENTS_DAYS`), or that the database was restored: read the
+list anew.
 
 **The log**: `GET /v1/events`, in pages, the newest first or `sort=occurred_at`, with the same
 filters and `since`. Nothing that commits while you page forwards is passed over.

@@ -218,7 +218,12 @@ def causes(error: BaseException | None) -> Iterator[BaseException]:
 
 def is_outage(error: BaseException) -> bool:
     """Whether the database is away or too busy, so that trying again may help."""
-    return any(_is_passing(cause) for cause in causes(error))
+    return outage_in(error) is not None
+
+
+def outage_in(error: BaseException) -> BaseException | None:
+    """Return what says that the database is away or too busy, if anything does."""
+    return next((cause for cause in causes(error) if _is_passing(cause)), None)
 
 
 def _is_passing(error: BaseException) -> bool:
@@ -246,5 +251,6 @@ __all__ = [
     "causes",
     "is_outage",
     "open_database",
+    "outage_in",
     "violated",
 ]

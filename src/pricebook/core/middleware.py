@@ -13,7 +13,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from pricebook.core.browser_headers import SECURITY_HEADERS, TRANSPORT_SECURITY
 from pricebook.core.context import RequestContext, enter_context, request_id_of
 from pricebook.core.cors import Cors
-from pricebook.core.database import is_outage
+from pricebook.core.database import outage_in
 from pricebook.core.errors import PricebookError, TooLarge, Unavailable, UnsupportedMediaType
 from pricebook.core.metrics import note_request
 from pricebook.core.problems import InternalError, problem
@@ -132,8 +132,10 @@ class RequestMiddleware:
 def _failure(path: str, error: Exception) -> PricebookError:
     if isinstance(error, PricebookError):
         return error
-    if is_outage(error):
-        log.warning("database unavailable", path=path, exc_info=error)
+    if (outage := outage_in(error)) is not None:
+        # Every request meets the same one: a line each, and no traceback.
+        reason = str(outage).partition("\n")[0]
+        log.warning("database unavailable", path=path, error=f"{type(outage).__name__}: {reason}")
         return Unavailable()
     log.error("request failed", path=path, exc_info=error)
     return InternalError()
