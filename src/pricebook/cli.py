@@ -1,9 +1,11 @@
 """The `pricebook` command: each command is a door, and pays only for what it opens."""
 
 import asyncio
+import os
 import sys
+from contextlib import suppress
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Literal, NoReturn
 
 import typer
 from pydantic import SecretStr, ValidationError
@@ -259,7 +261,7 @@ def _settings_of_a_ready_database() -> Settings:
     return settings
 
 
-def main() -> None:
+def main() -> NoReturn:
     """Run the command line; what a person can mend is said in a line, without a traceback."""
     try:
         app()
@@ -272,5 +274,21 @@ def main() -> None:
     sys.exit(1)
 
 
+def run() -> NoReturn:
+    """Run the command line, and end the process without taking the interpreter apart.
+
+    Threads of the object store's library let go of Python's objects a moment after they have given
+    an answer; if the interpreter is gone by then, they abort the process.
+    """
+    try:
+        main()
+    except SystemExit as end:
+        code = end.code if isinstance(end.code, int) else int(bool(end.code))
+    for stream in (sys.stdout, sys.stderr):
+        with suppress(OSError):
+            stream.flush()
+    os._exit(code)
+
+
 if __name__ == "__main__":
-    main()
+    run()
