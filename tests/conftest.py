@@ -23,6 +23,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from pricebook.auth.service import open_session
 from pricebook.core.database import Database
+from pricebook.core.database_urls import each_host
 from pricebook.core.embedded import Postgres, Valkey
 from pricebook.core.outbox import EventRecord
 from pricebook.core.security import PasswordHasher
@@ -176,6 +177,11 @@ async def connected(url: str) -> AsyncIterator[asyncpg.Connection]:
         yield connection
     finally:
         await connection.close()
+
+
+def one_host(settings: Settings) -> str:
+    """Return the URL of the settings' database as asyncpg itself takes it."""
+    return each_host(settings.database_url.get_secret_value())[0]
 
 
 EMPTY_ALL = "; ".join(f"DELETE FROM {table.name}" for table in reversed(metadata.sorted_tables))

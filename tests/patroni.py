@@ -199,12 +199,13 @@ class Member(Program):
 
     @contextmanager
     def hearing_nothing(self) -> Iterator[None]:
-        """Take in nothing that the leader sends meanwhile; what has arrived waits."""
+        """Take in nothing that the leader sends meanwhile, and throw away what has arrived."""
         receivers = [pid for pid in self._postgres() if "walreceiver" in command_of(pid)]
         for pid in receivers:
             _send(pid, signal.SIGSTOP)
         yield
         for pid in receivers:
+            _send(pid, signal.SIGTERM)
             _send(pid, signal.SIGCONT)
 
     def _postgres(self) -> list[int]:

@@ -29,6 +29,7 @@ INSERT INTO sessions (user_id, token_digest, credentials_epoch, address, expires
 VALUES ({_USER}, '\\x00ff', 1, '127.0.0.1', now() + interval '1 day');
 INSERT INTO api_keys (user_id, token_digest, name, scopes) VALUES ({_USER}, '\\x01', 'Till', ARRAY['items:read']);
 INSERT INTO known_networks (user_id, network) VALUES ({_USER}, '127.0.0.0/24');
+INSERT INTO backfills (name, place, seen) VALUES ('items_colour', 'SKU-7', 7);
 INSERT INTO failed_attempts VALUES ('\\x02', 3, now());
 INSERT INTO idempotency_keys VALUES (uuidv7(), '\\x03', '\\x04', 201, '{{"a": "b"}}', '\\x05', now());
 INSERT INTO one_time_tokens (token_digest, user_id, purpose, credentials_epoch, email, expires_at)

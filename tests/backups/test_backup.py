@@ -186,7 +186,7 @@ async def test_a_database_with_tables_is_replaced_with_consent_alone(
     before = await hashes(url_of(price_list))
     async with connected(url_of(price_list)) as connection:
         await connection.execute("DELETE FROM items; CREATE TABLE of_a_newer_version (id int)")
-    with pytest.raises(BackupError, match="22 tables already: say --replace"):
+    with pytest.raises(BackupError, match="23 tables already: say --replace"):
         await restore(price_list, made.name)
     async with connected(url_of(price_list)):
         with pytest.raises(BackupError, match="in use by 1 other sessions"):

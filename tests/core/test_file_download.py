@@ -10,6 +10,7 @@ from pricebook.core.file_download import attachment, file_response
 from pricebook.core.files import Files
 from pricebook.core.middleware import RequestMiddleware
 from pricebook.core.problems import install_problems
+from pricebook.core.rush import Rush
 from pricebook.core.settings import ExportSettings, FileSettings, Settings
 from pricebook.core.traffic import Traffic
 
@@ -45,7 +46,9 @@ def site(own, files):
     app = FastAPI()
     app.state.settings = own
     install_problems(app)
-    app.add_middleware(RequestMiddleware, own.http, access_log=False, traffic=Traffic())
+    traffic = Traffic()
+    rush = Rush(own.http.max_concurrent_requests, traffic)
+    app.add_middleware(RequestMiddleware, own.http, access_log=False, traffic=traffic, rush=rush)
 
     @app.get("/{name}")
     async def read(request: Request, name: str) -> Response:

@@ -4,7 +4,7 @@ from decimal import Decimal
 
 import pytest
 from sqlalchemy import select, text
-from tests.conftest import connected, until
+from tests.conftest import connected, one_host, until
 
 from pricebook.core import database as core_database
 from pricebook.imports.tasks import _LOCK
@@ -17,7 +17,7 @@ PRICES = "sku,price\nH-1,9.99\n"
 @pytest.fixture
 async def other(settings):
     """The connection of another writer."""
-    async with connected(core_database.asyncpg_url(settings)) as connection:
+    async with connected(one_host(settings)) as connection:
         yield connection
 
 

@@ -2,9 +2,8 @@
 
 import pytest
 from sqlalchemy import text
-from tests.conftest import connected
+from tests.conftest import connected, one_host
 
-from pricebook.core.database import asyncpg_url
 from pricebook.imports import applying, checking
 from pricebook.imports.cells import Habits
 from pricebook.imports.staging import Slice, Stage, driver_connection
@@ -21,7 +20,7 @@ COLUMNS = {"whole": ("sku", "name", "price", "currency", "tags"), "part": ("sku"
 async def taken_for_empty(settings, session):
     """Vacuum the list amid a great import, whose rows are not committed yet."""
     await session.execute(text(MANY))
-    async with connected(asyncpg_url(settings)) as other:
+    async with connected(one_host(settings)) as other:
         await other.execute("VACUUM items")
         known = "SELECT relpages > 0 AND reltuples = 0 FROM pg_class WHERE relname = 'items'"
         assert await other.fetchval(known)

@@ -134,7 +134,7 @@ def test_processes_of_an_address_answer_for_each_other_and_for_their_dead(served
     assert seen(REQUESTS, route="/ping") == 20
     eventually(lambda: len(served.children()) == 2)
     eventually(lambda: seen("pricebook_processes", kind="api") == 2)
-    assert seen("pricebook_database_connections_limit", pool="reads") == 2 * 8
+    eventually(lambda: seen("pricebook_database_connections_limit", pool="reads") == 2 * 8)
     # Nothing is told by process, or it would stay when the process has gone.
     assert "pid=" not in httpx2.get(f"{url}/metrics", timeout=60).text
 
