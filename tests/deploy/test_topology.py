@@ -1,6 +1,7 @@
 """What the compose file and the manifests put together, as plain processes on this machine."""
 
 import asyncio
+import os
 import signal
 import time
 from collections.abc import AsyncIterator
@@ -107,6 +108,17 @@ async def made_item(client: httpx2.AsyncClient, sku: str) -> dict[str, Any]:
     return reply.json()
 
 
+async def is_read(client: httpx2.AsyncClient, item: dict[str, Any], times: int) -> None:
+    for number in range(times):
+        found = await client.get(f"/v1/items/{item['id']}")
+        assert found.status_code == 200, number
+
+
+def children_of(process: asyncio.subprocess.Process) -> list[int]:
+    children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text()
+    return [int(pid) for pid in children.split()]
+
+
 async def test_what_is_deployed_works_goes_on_without_one_and_stops_in_time(
     topology: Topology,
 ) -> None:
@@ -126,11 +138,12 @@ async def test_what_is_deployed_works_goes_on_without_one_and_stops_in_time(
         assert (await client.get("/health/ready")).status_code == 200
         assert (await client.get("/metrics")).status_code == 404
 
+        (child,) = children_of(topology.api[0])
+        os.kill(child, signal.SIGKILL)
+        await is_read(client, item, 20)
         topology.api[0].kill()
         await topology.api[0].wait()
-        for number in range(20):
-            found = await client.get(f"/v1/items/{item['id']}")
-            assert found.status_code == 200, number
+        await is_read(client, item, 20)
         await made_item(client, "HAM-2")
 
     began = time.monotonic()
