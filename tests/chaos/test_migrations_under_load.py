@@ -11,8 +11,10 @@ import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import ExitStack, asynccontextmanager
 from dataclasses import dataclass, field
+from datetime import datetime
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 import asyncpg
 import httpx2
@@ -21,21 +23,32 @@ from alembic.script import ScriptDirectory
 from pydantic import SecretStr
 from tests.benchmarks.data import COLUMNS, ROWS
 from tests.conftest import ROOT
+from tests.receiver import ForkedReceiver
 
 from pricebook.core.embedded import Postgres, Valkey
 from pricebook.core.migrating import migrate
 from pricebook.core.schema_head import alembic_config
 from pricebook.core.settings import Settings
+from pricebook.webhooks.events import NEVER_TOLD
 
 pytestmark = pytest.mark.chaos
 
 ITEMS = 100_000
 CLIENTS = 4
 BESIDE_SECONDS = 5
+EXPORT_EVERY_SECONDS = 0.5
 EMAIL, PASSWORD = "admin@example.com", "an old map of the harbour"
 WAY = [one.revision for one in ScriptDirectory.from_config(alembic_config()).walk_revisions()][::-1]
 # It holds the table for longer than anyone waits for it.
 BAD = "ALTER TABLE items ADD COLUMN colour text; SELECT pg_sleep(8)"
+WEBHOOKS, EXPORT = "/v1/webhooks", "/v1/exports/items.csv"
+TOLD = "SELECT id::text FROM events WHERE occurred_at > $1 AND type <> ALL($2)"
+TO_TELL = """
+    SELECT (SELECT count(*) FROM events WHERE expanded_at IS NULL)
+        + (SELECT count(*) FROM webhook_deliveries WHERE status = 'pending')
+"""
+UNTOLD = "SELECT count(*) FROM webhook_deliveries WHERE status <> 'delivered'"
+FAILED = "SELECT count(*) FROM webhook_attempts WHERE status_code IS DISTINCT FROM 200"
 
 
 def git(*arguments: str) -> str:
@@ -133,6 +146,10 @@ class Load:
     """How long each answer took, in seconds."""
     refusals: list[str] = field(default_factory=list)
     made: int = 0
+    exports: list[tuple[int, int]] = field(default_factory=list)
+    """How many rows each had, and how many it was to have."""
+    told_since: datetime | None = None
+    """From when on every event is to reach the receiver."""
 
     @asynccontextmanager
     async def on(self, version: Version) -> AsyncIterator[None]:
@@ -142,6 +159,8 @@ class Load:
             working = [
                 asyncio.create_task(self._work(client, enough, number)) for number in range(CLIENTS)
             ]
+            if EXPORT in await offered(client):
+                working.append(asyncio.create_task(self._keep_exporting(client, enough)))
             try:
                 yield
             finally:
@@ -156,10 +175,30 @@ class Load:
             await self._ask(client, "GET", item)
             await self._ask(client, "GET", f"/v1/items?limit=50&q=hammer {turn % 900}")
             await self._ask(client, "PATCH", item, {"price": f"{turn % 1000}.50"})
-            sku = f"NEW-{id(client)}-{turn}"
-            new = {"sku": sku, "name": "Rope", "price": "1", "currency": "EUR"}
+            new = {"sku": f"NEW-{uuid4().hex}", "name": "Rope", "price": "1", "currency": "EUR"}
             status = await self._ask(client, "POST", "/v1/items", new)
             self.made += status == 201
+
+    async def _keep_exporting(self, client: httpx2.AsyncClient, enough: asyncio.Event) -> None:
+        while not enough.is_set():
+            async with client.stream("GET", EXPORT, params={"count": "exact"}) as reply:
+                lines = [chunk.count(b"\r\n") async for chunk in reply.aiter_bytes()]
+            if reply.status_code == 200:
+                self.exports.append((sum(lines) - 1, int(reply.headers["X-Total-Count"])))
+            else:
+                self.refusals.append(f"GET {EXPORT}: {reply.status_code}")
+            await asyncio.sleep(EXPORT_EVERY_SECONDS)
+
+    async def tell(self, settings: Settings, version: Version, url: str) -> None:
+        """Have a receiver told of everything, by a version that knows of webhooks."""
+        headers = {"Authorization": f"Bearer {self.token}"}
+        async with httpx2.AsyncClient(base_url=version.url, headers=headers) as client:
+            if self.told_since or WEBHOOKS not in await offered(client):
+                return
+            reply = await client.post(WEBHOOKS, json={"url": url})
+            assert reply.status_code == 201, reply.text
+        async with on_database(settings) as connection:
+            self.told_since = await connection.fetchval("SELECT clock_timestamp()")
 
     async def _ask(
         self, client: httpx2.AsyncClient, method: str, path: str, body: Any = None
@@ -173,6 +212,11 @@ class Load:
 
     def p99_milliseconds(self) -> float:
         return 1000 * sorted(self.answers)[int(0.99 * len(self.answers))]
+
+
+async def offered(client: httpx2.AsyncClient) -> set[str]:
+    """Return the paths that a version serves."""
+    return set((await client.get("/openapi.json")).json()["paths"])
 
 
 @pytest.fixture
@@ -214,6 +258,8 @@ def version_of(settings: Settings, code: Path, stack: ExitStack) -> Version:
             "PRICEBOOK_REDIS_URL": settings.redis_url.get_secret_value(),
             "PRICEBOOK_DATA_DIR": str(settings.data_dir),
             "PRICEBOOK_LOG__ACCESS": "false",
+            "PRICEBOOK_SECRET_KEY": "k" * 32,
+            "PRICEBOOK_WEBHOOKS__ALLOWED_NETWORKS": '["127.0.0.0/8"]',
         },
         stack,
     )
@@ -235,11 +281,12 @@ async def fill(settings: Settings, version: Version) -> tuple[list[str], str]:
 
 
 async def rolled(
-    settings: Settings, old: Version, new: Version, apply: Callable[[], Any]
+    settings: Settings, old: Version, new: Version, url: str, apply: Callable[[], Any]
 ) -> tuple[Load, float]:
     """Apply a change under load, with the old version before, both beside it and the new after."""
     old.start("old")
     load = Load(*await fill(settings, old))
+    await load.tell(settings, old, url)
     async with load.on(old):
         await asyncio.sleep(2)
         began = time.monotonic()
@@ -248,6 +295,7 @@ async def rolled(
         await asyncio.sleep(2)
         new.start("new")
         await new.serves()
+        await load.tell(settings, new, url)
         async with load.on(new):
             await asyncio.sleep(BESIDE_SECONDS)
     await asyncio.to_thread(old.stop)
@@ -258,7 +306,11 @@ async def rolled(
 
 @pytest.mark.parametrize("revision", WAY[1:])
 async def test_promise_41_no_version_notices_a_migration(
-    revision: str, servers: Settings, code: Callable[[str], Path], capsys: pytest.CaptureFixture
+    revision: str,
+    servers: Settings,
+    code: Callable[[str], Path],
+    receiver: ForkedReceiver,
+    capsys: pytest.CaptureFixture,
 ) -> None:
     before = WAY[WAY.index(revision) - 1]
     await asyncio.to_thread(migrate, servers, to=before)
@@ -268,30 +320,44 @@ async def test_promise_41_no_version_notices_a_migration(
 
     with ExitStack() as stack:
         old, new = (version_of(servers, code(head), stack) for head in (before, revision))
-        load, seconds = await rolled(servers, old, new, apply)
+        load, seconds = await rolled(servers, old, new, receiver.url, apply)
         async with on_database(servers) as connection:
             count = await connection.fetchval("SELECT count(*) FROM items")
             assert count == ITEMS + load.made
             assert await until_all_is_told(connection)
+            created = "SELECT count(*) FROM events WHERE type = 'item.created'"
+            assert await connection.fetchval(created) == load.made
+            told = await connection.fetch(TOLD, load.told_since, list(NEVER_TOLD))
+            undelivered = [await connection.fetchval(query) for query in (UNTOLD, FAILED)]
         await asyncio.to_thread(new.stop)
     with capsys.disabled():
         said = f"{revision}: {len(load.answers):,} answers, p99 {load.p99_milliseconds():.0f} ms"
         print(f"\n{said}, applied in {seconds:.1f} s")  # noqa: T201 -- it is run for the figures
+        print(f"{len(told):,} events told, {len(load.exports)} exports whole")  # noqa: T201 -- likewise
     assert load.refusals == []
     assert load.made > 0
+    assert undelivered == [0, 0]
+    taken, _ = await asyncio.to_thread(receiver.tally)
+    assert {row["id"] for row in told} - taken["/"].keys() == set()
+    assert len(told) > 0
+    assert [rows for rows, _ in load.exports] == [due for _, due in load.exports]
+    # Since the version of 0003 there are exports.
+    assert load.exports or revision < "0003"
 
 
 async def until_all_is_told(connection: asyncpg.Connection) -> bool:
     """Whether the workers come to the end of what there is to tell."""
     ends_at = time.monotonic() + 60
-    while await connection.fetchval("SELECT count(*) FROM events WHERE expanded_at IS NULL"):
+    while await connection.fetchval(TO_TELL):
         if time.monotonic() > ends_at:
             return False
         await asyncio.sleep(0.2)
     return True
 
 
-async def test_a_change_that_holds_a_table_would_be_noticed(servers: Settings) -> None:
+async def test_a_change_that_holds_a_table_would_be_noticed(
+    servers: Settings, receiver: ForkedReceiver
+) -> None:
     await asyncio.to_thread(migrate, servers)
 
     async def apply() -> None:
@@ -300,5 +366,5 @@ async def test_a_change_that_holds_a_table_would_be_noticed(servers: Settings) -
 
     with ExitStack() as stack:
         old, new = (version_of(servers, ROOT, stack) for _ in range(2))
-        load, _ = await rolled(servers, old, new, apply)
+        load, _ = await rolled(servers, old, new, receiver.url, apply)
     assert any(": 503 " in refusal for refusal in load.refusals)

@@ -4,7 +4,7 @@ import asyncio
 import os
 import time
 from collections import Counter, defaultdict
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
 from statistics import linear_regression
@@ -49,9 +49,9 @@ ENDPOINTS = 2
 IMPORTED_ROWS = 20
 STREAM_SECONDS = 4
 A_SECOND = {
-    "read": 40,
-    "list": 8,
-    "patch": 8,
+    "read": 20,
+    "list": 4,
+    "patch": 5,
     "stream": 1,
     "export": 0.5,
     "log in": 0.5,
@@ -204,14 +204,6 @@ class Watch:
         return {
             name: linear_regression(self.at, held).slope for name, held in self.resident.items()
         }
-
-
-@pytest.fixture
-async def receiver() -> AsyncIterator[ForkedReceiver]:
-    process = ForkedReceiver()
-    process.start()
-    yield process
-    process.close()
 
 
 @pytest.fixture
