@@ -65,6 +65,7 @@ OLDEST = """
     )), 0)::float
 """
 TOLD = "SELECT id::text FROM events WHERE type <> ALL($1)"
+OPEN = "SELECT count(*) FROM jobs WHERE status IN ('queued', 'running')"
 UNSUCCESSFUL = "SELECT count(*) FROM jobs WHERE status <> 'succeeded'"
 
 __all__ = ["backlog", "for_delivery", "run_worker", "start", "valkey"]
@@ -222,6 +223,10 @@ async def add_endpoints(session: AsyncSession, settings: Settings, url: str) -> 
     await session.commit()
 
 
+async def no_job_is_open(connection: asyncpg.Connection) -> bool:
+    return not await connection.fetchval(OPEN)
+
+
 async def test_promise_39_ten_minutes_of_it_all_leave_nothing_behind(
     as_shipped: Settings,
     start: Callable[..., Forked],
@@ -254,6 +259,8 @@ async def test_promise_39_ten_minutes_of_it_all_leave_nothing_behind(
         await mix.run(SECONDS)
         ending.set()
         await watching
+        # The end of a job is an event itself.
+        await eventually(lambda: no_job_is_open(connection))
         await eventually(backlog.is_gone)
         happened = {row["id"] for row in await connection.fetch(TOLD, list(NEVER_TOLD))}
         unsuccessful = await connection.fetchval(UNSUCCESSFUL)

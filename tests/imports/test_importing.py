@@ -279,3 +279,14 @@ async def test_a_viewer_may_not_import(do_import, viewer, items):
     job = await do_import(HEAD + "A,Nail,1,EUR\n", owner=viewer)
     assert job.status == "failed"
     assert await items() == {}
+
+
+async def test_what_imports_of_the_same_columns_run_is_compiled_once(do_import, runner):
+    """Else a worker that imports small files all day would grow by what each leaves behind."""
+    compiled = runner._tools.database.engine.sync_engine._compiled_cache
+    for price in range(2):
+        await do_import(f"sku,name,price,currency\nH-1,Hammer,{price},EUR\n", mode="apply")
+    known = len(compiled)
+    await do_import("sku,name,price,currency\nH-1,Hammer,2,EUR\n", mode="apply")
+    assert known > 0
+    assert len(compiled) == known

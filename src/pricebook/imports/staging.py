@@ -2,6 +2,7 @@
 
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 import asyncpg
@@ -35,6 +36,8 @@ FIELDS = tuple(ItemPatch.model_fields)
 items = Item.metadata.tables[Item.__tablename__]
 
 _SLICE_ROWS = 20_000
+# As many kinds of files, told apart by their columns, are known at once.
+_KINDS = 16
 # A hash or sort of that many rows, and the pages of a large index, fit in.
 _MEMORY = "64MB"
 
@@ -49,7 +52,11 @@ class _TupleId(UserDefinedType[tuple[int, int]]):
 
 
 class Stage:
-    """The temporary tables of one import; each line of the file is known by its number."""
+    """The temporary tables of an import; each line of the file is known by its number.
+
+    They are named and made alike in each import of the same columns, and described once: SQLAlchemy
+    keeps what it has compiled for a table, and for a hundred tables that are alike a hundred times.
+    """
 
     def __init__(self, columns: Sequence[str]) -> None:
         """Hold these fields of items, in the order of the file."""
@@ -82,6 +89,11 @@ class Stage:
         )
         """What the distinct cells of tags mean."""
 
+    @classmethod
+    def of(cls, columns: Sequence[str]) -> "Stage":
+        """Return the stage for files of these columns."""
+        return _stage_of(tuple(columns))
+
     @property
     def changing(self) -> tuple[str, ...]:
         """The fields that an item may get new values of."""
@@ -111,6 +123,11 @@ class Stage:
         )
         await session.execute(text(f"ANALYZE {self.sent.name}"))
         return int(done.removeprefix("COPY "))
+
+
+@lru_cache(_KINDS)
+def _stage_of(columns: tuple[str, ...]) -> Stage:
+    return Stage(columns)
 
 
 def _temporary(name: str, *columns: Column[Any], is_keyed: bool = True) -> Table:

@@ -74,7 +74,7 @@ def _options(run: Run, encoding: Any) -> CsvOptions:  # noqa: ANN401 -- one of t
 
 
 async def _staged(run: Run, session: AsyncSession, file: CsvFile) -> "_Import":
-    stage = Stage(file.dialect.columns)
+    stage = Stage.of(file.dialect.columns)
     habits = Habits(run.params["guarded"], run.params["decimal"] == "comma")
     await stage.create(session)
     rows = await stage.fill(session, _told(run, file))
