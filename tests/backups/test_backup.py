@@ -125,16 +125,20 @@ async def test_what_is_read_back_otherwise_than_written_is_no_backup(
     assert await Shelf(price_list).names() == []
 
 
+def shell_of(settings: Settings, folder: Path) -> Shell:
+    return Shell(
+        folder,
+        database_url=url_of(settings),
+        redis_url="redis://127.0.0.1:1",
+        files__url=str(settings.files.url),
+        backup__url=str(settings.backup.url),
+    )
+
+
 async def test_broken_off_at_any_moment_it_never_passes_for_whole(
     price_list: Settings, tmp_path: Path
 ) -> None:
-    shell = Shell(
-        tmp_path,
-        database_url=url_of(price_list),
-        redis_url="redis://127.0.0.1:1",
-        files__url=str(price_list.files.url),
-        backup__url=str(price_list.backup.url),
-    )
+    shell = shell_of(price_list, tmp_path)
     for number, (delay, kill) in enumerate([(0.0, signal.SIGTERM), (0.1, signal.SIGKILL)]):
         process = await shell.start("backup")
         assert process.stdout
@@ -293,13 +297,7 @@ async def test_programs_that_are_too_old_are_named(price_list: Settings, tmp_pat
 
 
 async def test_the_commands_make_list_and_restore(price_list: Settings, tmp_path: Path) -> None:
-    shell = Shell(
-        tmp_path,
-        database_url=url_of(price_list),
-        redis_url="redis://127.0.0.1:1",
-        files__url=str(price_list.files.url),
-        backup__url=str(price_list.backup.url),
-    )
+    shell = shell_of(price_list, tmp_path)
     made = await shell.run("backup")
     assert made.code == 0, made.said
     name = made.out.split()[3].rstrip(".")

@@ -77,9 +77,8 @@ class Replica:
         # go back and forth in time as little as may be.
         self.urls = replica_urls(settings)
         SystemRandom().shuffle(self.urls)
-        self.is_pooled = settings.database.is_pooled
+        self._is_pooled = settings.database.is_pooled
         self._options: dict[str, Any] = {
-            "is_pooled": self.is_pooled,
             "timeout": _PATIENCE_SECONDS,
             "command_timeout": _PATIENCE_SECONDS,
             "server_settings": server_settings_of(settings, f"{application}-follower"),
@@ -199,9 +198,13 @@ class Replica:
             ours = await self.ask_primary()
             self._compare(theirs, ours, asked_at)
 
+    async def connect(self, **options: Any) -> Connection:  # noqa: ANN401 -- as asyncpg.connect
+        """Connect to the replica that is read now."""
+        return await open_connection(self.url, is_pooled=self._is_pooled, **options)
+
     async def _ask(self) -> Standing:
         if self._follower is None or self._follower.is_closed():
-            self._follower = await open_connection(self.url, **self._options)
+            self._follower = await self.connect(**self._options)
         return Standing.of(await self._follower.fetchrow(STANDING.sql))
 
     def _compare(self, theirs: Standing, ours: Standing, asked_at: float) -> None:
@@ -228,7 +231,7 @@ class _ReplicaReads(ReadPool):
 
     def __init__(self, settings: Settings, application: str, replica: Replica) -> None:
         super().__init__(
-            self._open_replica,
+            replica.connect,
             size=settings.database.read_pool_size,
             timeout_seconds=_PATIENCE_SECONDS,
             patience_seconds=settings.database.statement_timeout_seconds + 1,
@@ -261,11 +264,6 @@ class _ReplicaReads(ReadPool):
         elif isinstance(error, OSError | asyncpg.InsufficientResourcesError):
             self._replica.shun()
         return "failed"
-
-    async def _open_replica(self, **options: Any) -> Connection:  # noqa: ANN401 -- as asyncpg.connect
-        return await open_connection(
-            self._replica.url, is_pooled=self._replica.is_pooled, **options
-        )
 
     async def _connect(self) -> Connection:
         url = self._replica.url

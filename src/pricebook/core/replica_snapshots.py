@@ -6,7 +6,6 @@ from contextlib import asynccontextmanager
 
 import asyncpg
 
-from pricebook.core.primary import open_connection
 from pricebook.core.reading import Connection
 from pricebook.core.replica import Replica
 from pricebook.core.settings import Settings
@@ -143,9 +142,7 @@ class _ReplicaSnapshots(SnapshotPool):
             if not connection.is_closed():
                 return connection
         try:
-            return await open_connection(
-                self._replica.url, is_pooled=self._replica.is_pooled, **self._options
-            )
+            return await self._replica.connect(**self._options)
         except OSError as error:
             raise asyncpg.InterfaceError(str(error)) from error
 
