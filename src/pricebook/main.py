@@ -76,15 +76,13 @@ def create_app(settings: Settings) -> FastAPI:
     include_routers(app)
     app.state.route_table = RouteTable(app)
     app.state.traffic = Traffic()
-    rush = Rush(settings.http.max_concurrent_requests, app.state.traffic)
-    # A page of another origin may read why it was refused: that is for the middleware to write.
-    app.state.rush = None if settings.http.cors_origins else rush
+    app.state.rush = Rush(settings.http.max_concurrent_requests, app.state.traffic)
     app.add_middleware(
         RequestMiddleware,
         settings.http,
         access_log=settings.log.access,
         traffic=app.state.traffic,
-        rush=rush,
+        rush=app.state.rush,
         uploads=dict.fromkeys(UPLOADS, settings.imports.max_bytes),
         templates=app.state.route_table.templates(),
     )

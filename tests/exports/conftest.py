@@ -96,9 +96,10 @@ class Reader:
 class Server:
     """The application behind uvicorn, in this process."""
 
-    def __init__(self, app: FastAPI, port: int, api: Api) -> None:
+    def __init__(self, app: FastAPI, port: int, api: Api, connections: set[Any]) -> None:
         self.app = app
         self.port = port
+        self.connections = connections
         self._api = api
         self._readers: list[Reader] = []
 
@@ -123,7 +124,8 @@ async def serving(settings: Settings, api: Api) -> AsyncIterator[Server]:
         server = make_server(app, settings)
         running = asyncio.create_task(server.serve(sockets=[listening]))
         await until(lambda: server.started)
-        served = Server(app, listening.getsockname()[1], api)
+        connections = server.server_state.connections
+        served = Server(app, listening.getsockname()[1], api, connections)
         yield served
         served.close()
         server.should_exit = True

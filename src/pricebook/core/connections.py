@@ -2,14 +2,13 @@
 
 import math
 from collections.abc import Iterable
-from contextlib import suppress
 from typing import Any, Final, cast
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 from uvicorn.server import ServerState
 
 from pricebook.core.downloads import TRAILERS
-from pricebook.core.rush import Rush
+from pricebook.core.rush import ADMITTED, Rush
 from pricebook.core.streaming import ABORT
 
 HEAD_SECONDS: Final = 10.0
@@ -30,12 +29,13 @@ _TOO_SLOW_ANSWER = (
     b"HTTP/1.1 408 Request Timeout\r\ncontent-type: application/problem+json\r\n"
     b"cache-control: no-store\r\nconnection: close\r\ncontent-length: %d\r\n\r\n%s"
 ) % (len(_TOO_SLOW), _TOO_SLOW)
+_UNAVAILABLE = b"HTTP/1.1 503 Service Unavailable\r\n"
 
 
 class Connections(ServerState):
     """All connections of a process, and its hold on them."""
 
-    def __init__(self, rush: Rush | None = None) -> None:
+    def __init__(self, rush: Rush) -> None:
         """Begin with none; what is too much for `rush` goes no further than its connection."""
         super().__init__()
         self.is_draining = False
@@ -117,20 +117,35 @@ class Connection(HttpToolsProtocol):
             self.last_answer()
 
     def _start_asgi_task(self, cycle: RequestResponseCycle, app: Any) -> None:  # noqa: ANN401 -- uvicorn's own type is its own
-        if not self._refuses(cycle):
-            super()._start_asgi_task(cycle, app)
+        scope = cast("dict[str, Any]", cycle.scope)
+        rush = cast("Connections", self.server_state).rush
+        if rush.admits(scope["path"]):
+            scope[ADMITTED] = True
+        elif not self._must_be_asked(scope):
+            self._refuse(cycle, *rush.refusal(scope))
+            return
+        super()._start_asgi_task(cycle, app)
 
-    def _refuses(self, cycle: RequestResponseCycle) -> bool:
-        """Refuse what is too much, for less than a task and the application's layers cost."""
-        state = cast("Connections", self.server_state)
-        if state.rush is None or state.is_draining or self.flow.write_paused:
-            return False
-        if not state.rush.shuts_out(cycle.scope["path"]):
-            return False
-        # While its client reads, a refusal waits for nothing, and comes to its end at once.
-        with suppress(StopIteration):
-            cycle.run_asgi(cast("Any", state.rush.refuse)).send(None)
-        return True
+    def _must_be_asked(self, scope: dict[str, Any]) -> bool:
+        """Whether the application itself has to refuse.
+
+        A page of another origin is to read why. A client that does not read its answers is to be
+        waited for; what it has asked meanwhile is refused one after the other, not one in another.
+        """
+        if self.flow.write_paused or self.pipeline:
+            return True
+        return any(name == b"origin" for name, _ in scope["headers"])
+
+    def _refuse(self, cycle: RequestResponseCycle, head: bytes, body: bytes) -> None:
+        """Answer at once, for less than a task and the application's layers cost."""
+        usual = b"".join(b"%s: %s\r\n" % header for header in self.server_state.default_headers)
+        last = b"\r\n" if cycle.keep_alive else b"connection: close\r\n\r\n"
+        shown = b"" if cycle.scope["method"] == "HEAD" else body
+        self.transport.write(b"%s%s%s%s%s" % (_UNAVAILABLE, usual, head, last, shown))
+        cycle.response_started = cycle.response_complete = True
+        if not cycle.keep_alive:
+            self.transport.close()
+        self.on_response_complete()
 
     def on_body(self, body: bytes) -> None:
         """Count what has come."""

@@ -17,7 +17,7 @@ from pricebook.core.database import outage_in
 from pricebook.core.errors import PricebookError, TooLarge, Unavailable, UnsupportedMediaType
 from pricebook.core.metrics import note_request
 from pricebook.core.problems import InternalError, problem
-from pricebook.core.rush import Rush
+from pricebook.core.rush import ADMITTED, Rush
 from pricebook.core.settings import HttpSettings
 from pricebook.core.tracing import begin_request
 from pricebook.core.traffic import Traffic
@@ -72,13 +72,12 @@ class RequestMiddleware:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        if self._rush.shuts_out(scope["path"]):
+        if not (scope.pop(ADMITTED, False) or self._rush.admits(scope["path"])):
             await self._refuse(scope, receive, send)
             return
         exchange = _Exchange(scope, receive, send, self._limits_of(scope), self._step)
         enter_context(exchange.context)
         trace = begin_request(scope["method"], exchange.path, exchange.headers, exchange.context)
-        self._traffic.under_way += 1
         inner = exchange.scope_of(scope, self._settings.root_path)
         try:
             await self._serve(inner, exchange.receive, exchange.send)

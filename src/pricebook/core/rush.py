@@ -6,7 +6,6 @@ line of its own in the log: each second's refusals are counted in one.
 """
 
 import asyncio
-import time
 from typing import Final
 
 import structlog
@@ -25,6 +24,9 @@ _TELL_SECONDS: Final = 1.0
 _NO_REQUEST_ID: Final = b'"request_id":""'
 _STATUS: Final = Unavailable.status
 
+ADMITTED: Final = "pricebook.admitted"
+"""What the scope of a request says that has been counted where it came in."""
+
 log = structlog.get_logger(__name__)
 
 
@@ -42,29 +44,50 @@ class Rush:
             (b"server-timing", b"app;dur=0.0"),
             *SECURITY_HEADERS,
         ]
+        self._head = b"".join(b"%s: %s\r\n" % header for header in self._headers)
         before, _, after = bytes(answer.body).partition(_NO_REQUEST_ID)
         self._before, self._after = before + _NO_REQUEST_ID[:-1], b'"' + after
 
-    def shuts_out(self, path: str) -> bool:
-        """Whether a request to `path` is one too many."""
-        is_full = self._traffic.under_way >= self._most
-        return is_full and not path.endswith(_ANSWERED_ALL_THE_SAME)
+    def admits(self, path: str) -> bool:
+        """Count a request to `path` as under way, unless it is one too many.
+
+        It is counted here, and not where it begins to be answered: by then as many more may have
+        been let in as had come at the same moment.
+        """
+        if self._traffic.under_way >= self._most and not path.endswith(_ANSWERED_ALL_THE_SAME):
+            return False
+        self._traffic.under_way += 1
+        return True
 
     async def refuse(self, scope: Scope, _receive: Receive, send: Send) -> None:
         """Answer 503 with `Retry-After`."""
-        began = time.perf_counter()
+        headers, body = self._own(scope)
+        await send(
+            {
+                "type": "http.response.start",
+                "status": _STATUS,
+                "headers": [*self._headers, *headers],
+            }
+        )
+        await send({"type": "http.response.body", "body": body})
+        self._note(scope)
+
+    def refusal(self, scope: Scope) -> tuple[bytes, bytes]:
+        """Return the same answer as lines of HTTP/1.1, all but the last of its head, and a body."""
+        headers, body = self._own(scope)
+        self._note(scope)
+        return self._head + b"".join(b"%s: %s\r\n" % header for header in headers), body
+
+    def _own(self, scope: Scope) -> tuple[list[tuple[bytes, bytes]], bytes]:
         request_id = request_id_of(dict(scope["headers"])).encode()
         body = b"%s%s%s" % (self._before, request_id, self._after)
-        own = ((b"content-length", b"%d" % len(body)), (b"x-request-id", request_id))
-        headers = [*self._headers, *own]
+        headers = [(b"content-length", b"%d" % len(body)), (b"x-request-id", request_id)]
         if scope.get("scheme") == "https":
             headers.append(TRANSPORT_SECURITY)
-        await send({"type": "http.response.start", "status": _STATUS, "headers": headers})
-        await send({"type": "http.response.body", "body": body})
-        note_request(scope["method"], "none", _STATUS, time.perf_counter() - began)
-        self._tell_soon()
+        return headers, body
 
-    def _tell_soon(self) -> None:
+    def _note(self, scope: Scope) -> None:
+        note_request(scope["method"], "none", _STATUS, 0.0)
         if not self._untold:
             asyncio.get_running_loop().call_later(_TELL_SECONDS, self._tell)
         self._untold += 1
