@@ -16,10 +16,9 @@ from typing import Any
 import httpx2
 import yaml
 from tests.conftest import ROOT
-from tests.tools import needed
+from tests.tools import free_port, needed
 
 from pricebook.core.embedded.postgres import _user_for_root
-from pricebook.core.embedded.server import _free_port as free_port
 from pricebook.core.embedded.server import package_folder
 from pricebook.core.spawn import Child, Identity, ManagedProcess, command_of, may_keep_file_access
 

@@ -1,15 +1,15 @@
 """What stands before PostgreSQL, by the files that are shipped; only addresses and paths differ."""
 
 import re
+import socket
 from collections.abc import Sequence
 from pathlib import Path
+from urllib.parse import urlsplit
 
 from tests import patroni
 from tests.conftest import ROOT
 from tests.patroni import Member, Program
-from tests.tools import needed
-
-from pricebook.core.embedded.server import _free_port as free_port
+from tests.tools import free_port, needed
 
 SHIPPED = ROOT / "deploy" / "pgbouncer"
 
@@ -17,8 +17,16 @@ SHIPPED = ROOT / "deploy" / "pgbouncer"
 class PgBouncer(Program):
     """A PgBouncer before one PostgreSQL."""
 
-    def __init__(self, name: str, folder: Path, port: int, server: str, users: str) -> None:
-        """Listen on `port`, before `server` (as a line of `[databases]` has it), for `users`."""
+    url = ""
+    """How to reach the database through it, if it stands `before` one."""
+
+    def __init__(
+        self, name: str, folder: Path, port: int, server: str, users: str, size: int | None = None
+    ) -> None:
+        """Listen on `port`, before `server` (as a line of `[databases]` has it), for `users`.
+
+        It lends `size` connections, or as many as the sample says.
+        """
         self.port = port
         userlist = folder / f"{name}.userlist"
         userlist.write_text(users)
@@ -27,9 +35,32 @@ class PgBouncer(Program):
         text = re.sub(r"(?m)^listen_addr = .*$", "listen_addr = 127.0.0.1", text)
         text = re.sub(r"(?m)^listen_port = .*$", f"listen_port = {port}", text)
         text = re.sub(r"(?m)^auth_file = .*$", f"auth_file = {userlist}", text)
+        if size is not None:
+            text = re.sub(r"(?m)^default_pool_size = .*$", f"default_pool_size = {size}", text)
         configuration = folder / f"{name}.ini"
         configuration.write_text(text)
         super().__init__(name, folder, needed("pgbouncer"), configuration)
+
+    @classmethod
+    def before(cls, url: str, folder: Path, size: int | None = None) -> "PgBouncer":
+        """Make one before the database of `url`."""
+        parts = urlsplit(url)
+        server = f"host={parts.hostname} port={parts.port} dbname={parts.path[1:]}"
+        users = f'"{parts.username}" "{parts.password}"\n'
+        made = cls("pgbouncer", folder, free_port(), server, users, size)
+        user = f"{parts.username}:{parts.password}"
+        made.url = f"postgresql://{user}@127.0.0.1:{made.port}/pricebook"
+        patroni.give_away(folder)
+        return made
+
+    def start(self) -> None:
+        """Launch it, and wait until it listens."""
+        self.launch()
+        patroni.until(self._listens, 10, f"it does not start: {self.log}")
+
+    def _listens(self) -> bool:
+        with socket.socket() as probe:
+            return probe.connect_ex(("127.0.0.1", self.port)) == 0
 
     @classmethod
     def beside(cls, member: Member, users: str) -> "PgBouncer":

@@ -18,7 +18,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 from tests.conftest import ROOT
-from tests.tools import needed
+from tests.tools import free_port, needed
 
 NAME = "prices.example.com"
 SHIPPED = ROOT / "deploy" / "nginx" / "pricebook.conf"
@@ -43,12 +43,6 @@ http {{
     include {folder}/pricebook.conf;
 }}
 """
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def certificate(folder: Path) -> tuple[Path, Path]:

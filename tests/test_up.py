@@ -18,6 +18,7 @@ from typing import Any
 import asyncpg
 import httpx2
 import pytest
+from tests.tools import free_port
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 
@@ -31,12 +32,6 @@ def eventually(condition: Callable[[], Any], seconds: float = PATIENCE_SECONDS) 
         assert time.monotonic() < deadline, "it did not come about in time"
         time.sleep(0.05)
     return outcome
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def parent_of(pid: int) -> int | None:

@@ -1,12 +1,20 @@
-"""Programs of the machine that tests run beside Pricebook: nginx, promtool and the like."""
+"""What tests take from the machine: programs such as nginx and promtool, and ports."""
 
 import os
 import shutil
+import socket
 
 import pytest
 
 # Debian puts servers where only root looks for them.
 _PATH = os.pathsep.join((os.environ.get("PATH", ""), "/usr/sbin", "/usr/local/sbin"))
+
+
+def free_port() -> int:
+    """Return a port of this machine that nobody listens on."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
 
 
 def needed(program: str, package: str | None = None) -> str:

@@ -19,11 +19,11 @@ from tests.chaos.leading import PASSWORD, WAYS, Way
 from tests.faults.conftest import Backlog, eventually
 from tests.patroni import Cluster, Member
 from tests.receiver import Receiver, receiving
+from tests.tools import free_port
 
 from pricebook.auth.service import open_session
 from pricebook.core.database import Database, open_database
 from pricebook.core.embedded import Valkey
-from pricebook.core.embedded.server import _free_port
 from pricebook.core.settings import Settings
 from pricebook.serving import listen
 from pricebook.users.models import User
@@ -136,7 +136,7 @@ def _environment(way: Way, valkey: Valkey, folder: Path) -> dict[str, str]:
         "REDIS_URL": valkey.url,
         "SECRET_KEY": "k" * 32,
         "DATA_DIR": str(folder / "data"),
-        "PORT": str(_free_port()),
+        "PORT": str(free_port()),
         "PROCESSES": "2",
         "LIMITS__REQUESTS": "10000000",
         "WEBHOOKS__ALLOWED_NETWORKS": '["127.0.0.0/8"]',

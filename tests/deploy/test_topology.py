@@ -13,9 +13,10 @@ from typing import Any
 import httpx2
 import pytest
 from tests.conftest import PASSWORD, until
-from tests.proxies import Nginx, free_port
+from tests.proxies import Nginx
 from tests.receiver import Receiver, receiving
 from tests.shell import Shell
+from tests.tools import free_port
 
 from pricebook.serving import listen
 

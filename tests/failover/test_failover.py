@@ -95,19 +95,31 @@ async def test_a_silent_primary_is_left_and_never_taken_for_the_primary_again(pa
 async def test_a_commit_that_no_standby_has_confirmed_is_never_called_done(primary, serve):
     api = await serve(primary.url)
     wait_for(primary, "nobody")
-    posting = asyncio.create_task(api.post("/v1/items", json={**NEW, "sku": "S-1"}))
     cancel = "SELECT pg_cancel_backend(pid) FROM pg_stat_activity WHERE wait_event = 'SyncRep'"
 
-    async def has_been_cancelled():
-        await asyncio.to_thread(primary._sql, f"{cancel};")
-        return posting.done()
+    async def post():
+        key = {"Idempotency-Key": "once"}
+        return await api.post("/v1/items", json={**NEW, "sku": "S-1"}, headers=key)
 
-    await until(has_been_cancelled)
-    reply = await posting
-    assert reply.status_code == 503
-    assert int(reply.headers["retry-after"]) >= 1
-    # PostgreSQL calls it committed all the same.
-    assert "S-1" in await skus_on(primary)
+    async def post_and_be_cancelled():
+        posting = asyncio.create_task(post())
+
+        async def has_been_cancelled():
+            await asyncio.to_thread(primary._sql, f"{cancel};")
+            return posting.done()
+
+        await until(has_been_cancelled)
+        return await posting
+
+    # The second finds the answer of the first, which PostgreSQL calls committed all the same.
+    for _ in range(2):
+        reply = await post_and_be_cancelled()
+        assert reply.status_code == 503
+        assert int(reply.headers["retry-after"]) >= 1
+        assert "S-1" in await skus_on(primary)
+    await asyncio.to_thread(wait_for, primary, "")
+    reply = await post()
+    assert (reply.status_code, reply.headers["idempotency-replayed"]) == (201, "true")
 
 
 @pytest.mark.parametrize("hosts", ["one", "both"])

@@ -17,7 +17,7 @@ from redis.exceptions import RedisError
 from tests.conftest import Api
 from tests.faults.conftest import Backlog, add_endpoint, eventually
 from tests.processes import ForkedApi, ForkedWorker
-from tests.proxies import free_port
+from tests.tools import free_port
 
 from pricebook.core.embedded.server import package_folder
 from pricebook.core.settings import Settings

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 from pydantic import SecretStr
 from tests.conftest import Api, asyncpg_url
-from tests.pgbouncer import PgBouncer
+from tests.poolers import PgBouncer
 
 CONNECTIONS = 3
 
@@ -16,7 +16,7 @@ def _bouncer(
     urls: dict[str, str], worker_name: str, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[PgBouncer]:
     folder = tmp_path_factory.mktemp("pgbouncer")
-    made = PgBouncer(folder, urls[f"database_{worker_name}"], CONNECTIONS)
+    made = PgBouncer.before(urls[f"database_{worker_name}"], folder, CONNECTIONS)
     made.start()
     yield made
     made.end()

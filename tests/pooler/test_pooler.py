@@ -1,12 +1,12 @@
 """Through a pooler all is as without one, though many share few connections."""
 
 import asyncio
-import signal
 from collections import Counter
 
 import asyncpg
 import pytest
 from sqlalchemy import func, literal, select
+from tests.poolers import PgBouncer
 
 from pricebook.core.migrating import migrate
 from pricebook.core.reading import Compiled
@@ -88,8 +88,8 @@ async def test_a_cancelled_read_lends_its_connection_to_nobody(through):
         assert await asyncio.gather(*(reads.value(quick) for _ in range(20))) == [7] * 20
 
 
-@pytest.mark.parametrize("death", [signal.SIGTERM, signal.SIGKILL])
-async def test_it_is_restarted_under_load(through, bouncer, death):
+@pytest.mark.parametrize("die", [PgBouncer.end, PgBouncer.kill])
+async def test_it_is_restarted_under_load(through, bouncer, die):
     answers: Counter[int] = Counter()
     acknowledged = set()
     is_over = asyncio.Event()
@@ -116,7 +116,8 @@ async def test_it_is_restarted_under_load(through, bouncer, death):
 
     people = [asyncio.create_task(go_on(person)) for person in range(8)]
     await answered(40)
-    await asyncio.to_thread(bouncer.end, death)
+    await asyncio.to_thread(die, bouncer)
+    assert await asyncio.to_thread(bouncer.has_stopped, 10)
     await asyncio.sleep(0.3)
     await asyncio.to_thread(bouncer.start)
     await answered(40)

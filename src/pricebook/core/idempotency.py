@@ -115,6 +115,7 @@ async def claim(request: Request, session: AsyncSession, key: str, body: bytes) 
         AnswerRepeated: The request was answered before; this is that answer.
         IdempotencyKeyInUse: The first request with the key is still under way.
         IdempotencyKeyReused: The key came with another request.
+        Unavailable: That answer might get lost in a failover, as it might have at first.
 
     """
     if (principal := await identify(request)) is None:
@@ -130,7 +131,11 @@ async def claim(request: Request, session: AsyncSession, key: str, body: bytes) 
     if not await _lock(made):
         raise IdempotencyKeyInUse
     if stored := await _find_answer(made):
-        raise AnswerRepeated(_repeat(made, stored))
+        repeat = AnswerRepeated(_repeat(made, stored))
+        # It says once more that all is done. So it waits, as the first did, perhaps in vain, until
+        # every server that has to hold it does: a commit of its own comes after that one.
+        await session.commit()
+        raise repeat
     request.state.claim = made
 
 
@@ -190,7 +195,8 @@ async def _find_answer(claim: Claim) -> StoredAnswer | None:
         StoredAnswer.credential_id == claim.credential_id,
         StoredAnswer.key_digest == claim.key_digest,
     )
-    found = (await claim.session.execute(query)).one_or_none()
+    # A lock on a row is written to the log, without which a commit would wait for nobody.
+    found = (await claim.session.execute(query.with_for_update())).one_or_none()
     if found is None:
         return None
     stored, is_over = found

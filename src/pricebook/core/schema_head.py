@@ -9,7 +9,7 @@ from alembic.config import Config
 from alembic.script import ScriptDirectory
 
 from pricebook.core.mendable import MendableError
-from pricebook.core.primary import primary_of
+from pricebook.core.primary import primary_at
 from pricebook.core.settings import Settings
 
 _CONNECT_SECONDS = 5.0
@@ -61,9 +61,9 @@ async def connect(settings: Settings) -> asyncpg.Connection:
         DatabaseAwayError: It cannot be reached, or refuses.
 
     """
-    database_url(settings)
+    primary = primary_at(database_url(settings), is_pooled=settings.database.is_pooled)
     try:
-        return await primary_of(settings).connect(timeout=_CONNECT_SECONDS)
+        return await primary.connect(timeout=_CONNECT_SECONDS)
     except asyncpg.InvalidAuthorizationSpecificationError as error:
         message = f"{error}: correct user and password in PRICEBOOK_DATABASE_URL"
         raise DatabaseAwayError(message) from error

@@ -5,7 +5,7 @@ different servers there; and what Valkey holds here is small enough for one serv
 """
 
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any
 
 from pydantic import SecretStr
@@ -32,10 +32,10 @@ async def connected(url: SecretStr, **options: Any) -> AsyncIterator[Redis]:  # 
             yield valkey
         return
     pool = primary_pool(url, **options)
-    async with Redis.from_pool(pool) as valkey:
-        yield valkey
-    for sentinel in pool.sentinel_manager.sentinels:
-        await sentinel.aclose()
+    async with AsyncExitStack() as opened:
+        for sentinel in pool.sentinel_manager.sentinels:
+            opened.push_async_callback(sentinel.aclose)
+        yield await opened.enter_async_context(Redis.from_pool(pool))
 
 
 def primary_pool(url: SecretStr, **options: Any) -> SentinelConnectionPool:  # noqa: ANN401 -- likewise
