@@ -2,6 +2,7 @@
 
 import asyncio
 import shutil
+import signal
 import tempfile
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -65,6 +66,8 @@ def pytest_configure(config: pytest.Config) -> None:
         return
     if config.option.collectonly or config.option.help:
         return
+    # A shell makes what it starts in the background deaf to Ctrl-C, and so all that tests interrupt.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     folder = Path(tempfile.mkdtemp(prefix="pricebook-tests-"))
     folder.chmod(0o755)
     postgres, valkey = Postgres(folder, durable=False), Valkey(folder)
