@@ -66,7 +66,7 @@ def pytest_configure(config: pytest.Config) -> None:
         return
     if config.option.collectonly or config.option.help:
         return
-    # A shell makes what it starts in the background deaf to Ctrl-C, and so all that tests interrupt.
+    # A shell makes what it starts in the background deaf to Ctrl-C, and so all that it starts.
     signal.signal(signal.SIGINT, signal.default_int_handler)
     folder = Path(tempfile.mkdtemp(prefix="pricebook-tests-"))
     folder.chmod(0o755)
