@@ -149,7 +149,7 @@ async def test_the_backfill_of_a_killed_worker_goes_on_where_it_was_and_does_no_
     async with database.sessions.begin() as session:
         await session.execute(text(f"INSERT INTO items (sku, name, price, currency) {rows}"))
         await start_backfill(session, "visits")
-    kinds = {"jobs": JobSettings(lease_seconds=1)}
+    kinds = {"jobs": JobSettings(lease_seconds=3)}
 
     async def seen():
         async with database.sessions() as session:

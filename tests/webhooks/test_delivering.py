@@ -1,6 +1,7 @@
 """From an event to signed POSTs: who is told, and of what."""
 
 import asyncio
+from datetime import UTC, datetime
 from uuid import uuid4
 
 import orjson
@@ -142,25 +143,38 @@ async def test_promise_11_an_endpoint_that_hangs_delays_no_other(
     listener, make_endpoint, happen, run_worker, statuses, session
 ):
     endpoints = [await make_endpoint(f"/{number}") for number in range(20)]
-    release = listener.hang("/0")
     # So little is held at once that the one that hangs could fill it up.
     worker = run_worker(capacity=60, concurrency=3, timeout_seconds=60)
-    for _ in range(6):
-        await happen(*(price_changed() for _ in range(5)))
-        worker.wake()
-        await asyncio.sleep(0.2)
 
-    async def are_others_told():
-        settled = [await statuses(endpoint) for endpoint in endpoints[1:]]
-        return all(one == 30 * [DELIVERED] for one in settled)
+    async def waits_of(listening):
+        """The 99th percentile of the seconds until they were told, of 30 events."""
+        began = datetime.now(UTC)
+        for _ in range(6):
+            await happen(*(price_changed() for _ in range(5)))
+            worker.wake()
+            await asyncio.sleep(0.2)
+        ours = (
+            WebhookDelivery.created_at > began,
+            WebhookDelivery.endpoint_id.in_([endpoint.id for endpoint in listening]),
+            WebhookDelivery.status == DELIVERED,
+        )
+        told = select(func.count()).where(*ours)
 
-    await until(are_others_told, 20)
-    waits = select(func.extract("epoch", WebhookDelivery.settled_at - WebhookDelivery.created_at))
-    others = waits.where(WebhookDelivery.endpoint_id != endpoints[0].id)
-    seconds = sorted(map(float, await session.scalars(others)))
-    assert seconds[int(0.99 * len(seconds))] < 2
-    assert await statuses(endpoints[0]) == 30 * [PENDING]
-    assert len(listener.on("/0")) == 3
+        async def are_all_told():
+            return await session.scalar(told) == 30 * len(listening)
+
+        await until(are_all_told, 20)
+        seconds = func.extract("epoch", WebhookDelivery.settled_at - WebhookDelivery.created_at)
+        return await session.scalar(
+            select(func.percentile_cont(0.99).within_group(seconds)).where(*ours)
+        )
+
+    alone = await waits_of(endpoints)
+    release = listener.hang("/0")
+    # A machine that is busy with something else is slow with the one and with the other.
+    assert await waits_of(endpoints[1:]) < max(2, 2 * alone)
+    assert await statuses(endpoints[0]) == [*(30 * [DELIVERED]), *(30 * [PENDING])]
+    assert len(listener.on("/0")) == 30 + 3
     release.set()
 
 
