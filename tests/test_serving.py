@@ -58,6 +58,7 @@ class Served:
             "PRICEBOOK_REDIS_URL": settings.redis_url.get_secret_value(),
             "PRICEBOOK_PORT": str(self.port),
             "PRICEBOOK_PROCESSES": "2",
+            "PRICEBOOK_DRAIN_SECONDS": "0.2",
         }
         command = [sys.executable, "-m", "pricebook.cli", "serve"]
         # Without a terminal, as services run: there SIGHUP asks for new processes.

@@ -63,6 +63,8 @@ class Up:
             "port": str(self.port),
             "admin_password": PASSWORD,
             "log__level": "WARNING",
+            # No load balancer looks on.
+            "drain_seconds": "0",
             **settings,
         }
         env |= {f"PRICEBOOK_{name.upper()}": text for name, text in mine.items()}

@@ -124,6 +124,7 @@ def own_process(settings: Settings, tmp_path: Path, request) -> Iterator[tuple[s
                 **os.environ,
                 "PRICEBOOK_DATABASE_URL": settings.database_url.get_secret_value(),
                 "PRICEBOOK_REDIS_URL": settings.redis_url.get_secret_value(),
+                "PRICEBOOK_DRAIN_SECONDS": "0",
                 "PRICEBOOK_LOG__LEVEL": "DEBUG",
                 "PRICEBOOK_LOG__FORMAT": request.param,
             },
