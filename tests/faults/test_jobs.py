@@ -241,5 +241,5 @@ async def test_a_worker_without_places_gives_no_sign_that_it_takes_jobs(run_work
         run_worker()
         await eventually(lambda: client.exists("pricebook:jobs:health-check"))
     worker.send(signal.SIGTERM)
-    assert await asyncio.to_thread(worker.wait, 8)
+    assert await asyncio.to_thread(worker.wait, 15)
     assert worker.exit_code == 0

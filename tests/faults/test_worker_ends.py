@@ -167,5 +167,5 @@ async def test_a_stop_waits_for_no_database_that_is_silent(
     # Long enough for it to have asked.
     await asyncio.sleep(1.5)
     worker.send(signal.SIGTERM)
-    assert await asyncio.to_thread(worker.wait, 8)
+    assert await asyncio.to_thread(worker.wait, 15)
     assert worker.exit_code == 0
