@@ -21,8 +21,8 @@ async def taken_for_empty(settings, session):
     """Vacuum the list amid a great import, whose rows are not committed yet."""
     await session.execute(text(MANY))
     async with connected(one_host(settings)) as other:
-        # All of its pages, since those that are skipped count for what the last one found there; and
-        # none is to be given back, for which it would wait five seconds for this transaction.
+        # All of its pages, since those that are skipped count for what was found there before;
+        # and none is given back, for which it would wait five seconds for this transaction.
         await other.execute("VACUUM (DISABLE_PAGE_SKIPPING, TRUNCATE FALSE) items")
         known = "SELECT relpages > 0 AND reltuples = 0 FROM pg_class WHERE relname = 'items'"
         assert await other.fetchval(known)
