@@ -1,7 +1,6 @@
 """What stands before PostgreSQL, by the files that are shipped; only addresses and paths differ."""
 
 import re
-import socket
 from collections.abc import Sequence
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -9,7 +8,7 @@ from urllib.parse import urlsplit
 from tests import patroni
 from tests.conftest import ROOT
 from tests.patroni import Member, Program
-from tests.tools import free_port, needed
+from tests.tools import free_port, listens, needed
 
 SHIPPED = ROOT / "deploy" / "pgbouncer"
 
@@ -56,11 +55,7 @@ class PgBouncer(Program):
     def start(self) -> None:
         """Launch it, and wait until it listens."""
         self.launch()
-        patroni.until(self._listens, 10, f"it does not start: {self.log}")
-
-    def _listens(self) -> bool:
-        with socket.socket() as probe:
-            return probe.connect_ex(("127.0.0.1", self.port)) == 0
+        patroni.until(lambda: listens(self.port), 10, f"it does not start: {self.log}")
 
     @classmethod
     def beside(cls, member: Member, users: str) -> "PgBouncer":

@@ -2,7 +2,6 @@
 
 import os
 import re
-import socket
 import ssl
 import subprocess
 import time
@@ -18,7 +17,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 from tests.conftest import ROOT
-from tests.tools import free_port, needed
+from tests.tools import free_port, listens, needed
 
 NAME = "prices.example.com"
 SHIPPED = ROOT / "deploy" / "nginx" / "pricebook.conf"
@@ -131,9 +130,8 @@ class Nginx:
     def _wait_until_it_listens(self, process: subprocess.Popen[bytes]) -> None:
         ends_at = time.monotonic() + 10
         while process.poll() is None and time.monotonic() < ends_at:
-            with socket.socket() as probe:
-                if probe.connect_ex(("127.0.0.1", self.port)) == 0:
-                    return
+            if listens(self.port):
+                return
             time.sleep(0.02)
         message = (self.folder / "error.log").read_text()
         raise AssertionError(message)

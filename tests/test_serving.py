@@ -2,7 +2,6 @@
 
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -11,6 +10,7 @@ from pathlib import Path
 
 import httpx2
 import pytest
+from tests.tools import free_port, listens
 
 from pricebook.core.settings import Settings
 from pricebook.serving import CannotListenError, listen, url_of
@@ -50,9 +50,7 @@ class Served:
     def __init__(self, settings: Settings) -> None:
         assert settings.database_url
         assert settings.redis_url
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            self.port = probe.getsockname()[1]
+        self.port = free_port()
         env = os.environ | {
             "PRICEBOOK_DATABASE_URL": settings.database_url.get_secret_value(),
             "PRICEBOOK_REDIS_URL": settings.redis_url.get_secret_value(),
@@ -66,8 +64,7 @@ class Served:
         eventually(self.listens)
 
     def listens(self) -> bool:
-        with socket.socket() as probe:
-            return probe.connect_ex(("127.0.0.1", self.port)) == 0
+        return listens(self.port)
 
     def children(self) -> list[int]:
         pid = self.process.pid

@@ -17,6 +17,12 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
+def listens(port: int) -> bool:
+    """Whether somebody listens on a port of this machine."""
+    with socket.socket() as probe:
+        return probe.connect_ex(("127.0.0.1", port)) == 0
+
+
 def needed(program: str, package: str | None = None) -> str:
     """Return the path of a program, which comes in Debian's `package` of that or another name.
 

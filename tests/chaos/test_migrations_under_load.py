@@ -4,7 +4,6 @@ import asyncio
 import os
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -24,6 +23,7 @@ from pydantic import SecretStr
 from tests.benchmarks.data import COLUMNS, ROWS
 from tests.conftest import ROOT
 from tests.receiver import ForkedReceiver
+from tests.tools import free_port
 
 from pricebook.core.embedded import Postgres, Valkey
 from pricebook.core.migrating import migrate
@@ -96,9 +96,7 @@ class Version:
 
     def start(self, name: str) -> None:
         """Start its API and its worker."""
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            self.port = probe.getsockname()[1]
+        self.port = free_port()
         self.env["PRICEBOOK_PORT"] = str(self.port)
         for verb in ("serve", "worker"):
             log = self.stack.enter_context((self.log_folder / f"{name}-{verb}.log").open("wb"))

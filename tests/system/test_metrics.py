@@ -5,7 +5,6 @@ import json
 import os
 import re
 import signal
-import socket
 import subprocess
 from typing import Any
 
@@ -18,7 +17,7 @@ from tests.faults.conftest import add_endpoint, add_events, delivering
 from tests.processes import ForkedWorker
 from tests.receiver import Receiver, receiving
 from tests.test_serving import Served, eventually
-from tests.tools import needed
+from tests.tools import free_port, needed
 
 from pricebook.core.embedded import Valkey
 from pricebook.core.operating_groups import MetricsSettings
@@ -142,10 +141,7 @@ def test_processes_of_an_address_answer_for_each_other_and_for_their_dead(served
 @pytest.fixture
 async def told(settings, session, api, viewer, editor, make_item, tmp_path):
     """What an API and a worker tell that have done some of everything."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    metrics = MetricsSettings(worker_port=port, token=SecretStr("a token"))
+    metrics = MetricsSettings(worker_port=free_port(), token=SecretStr("a token"))
     # Its sign of life is to be seen by no other test.
     valkey = Valkey(tmp_path)
     valkey.start()
@@ -164,7 +160,9 @@ async def told(settings, session, api, viewer, editor, make_item, tmp_path):
         assert reply.status_code == 202
         worker.start()
         try:
-            async with httpx2.AsyncClient(base_url=f"http://127.0.0.1:{port}") as client:
+            async with httpx2.AsyncClient(
+                base_url=f"http://127.0.0.1:{metrics.worker_port}"
+            ) as client:
                 yield await _told(client, api)
         finally:
             worker.close()

@@ -8,7 +8,7 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResp
 from uvicorn.server import ServerState
 
 from pricebook.core.downloads import TRAILERS
-from pricebook.core.rush import ADMITTED, Rush
+from pricebook.core.rush import ADMITTED, Rush, field_lines
 from pricebook.core.streaming import ABORT
 
 HEAD_SECONDS: Final = 10.0
@@ -73,9 +73,8 @@ class _Cycle(RequestResponseCycle):
 
     def _write_trailers(self, headers: Iterable[tuple[bytes, bytes]]) -> None:
         """End the chunks (RFC 9112, section 7.1); what is left to uvicorn is to write nothing."""
-        lines = b"".join(b"%s: %s\r\n" % header for header in headers)
         if not self.disconnected:
-            self.transport.write(b"0\r\n%s\r\n" % lines)
+            self.transport.write(b"0\r\n%s\r\n" % field_lines(headers))
         self.chunked_encoding = False
         self.has_trailers = False
 
@@ -138,7 +137,7 @@ class Connection(HttpToolsProtocol):
 
     def _refuse(self, cycle: RequestResponseCycle, head: bytes, body: bytes) -> None:
         """Answer at once, for less than a task and the application's layers cost."""
-        usual = b"".join(b"%s: %s\r\n" % header for header in self.server_state.default_headers)
+        usual = field_lines(self.server_state.default_headers)
         last = b"\r\n" if cycle.keep_alive else b"connection: close\r\n\r\n"
         shown = b"" if cycle.scope["method"] == "HEAD" else body
         self.transport.write(b"%s%s%s%s%s" % (_UNAVAILABLE, usual, head, last, shown))

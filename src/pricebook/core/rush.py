@@ -6,6 +6,7 @@ line of its own in the log: each second's refusals are counted in one.
 """
 
 import asyncio
+from collections.abc import Iterable
 from typing import Final
 
 import structlog
@@ -30,6 +31,11 @@ ADMITTED: Final = "pricebook.admitted"
 log = structlog.get_logger(__name__)
 
 
+def field_lines(fields: Iterable[tuple[bytes, bytes]]) -> bytes:
+    """Write header or trailer fields as HTTP/1.1 does (RFC 9112, section 5)."""
+    return b"".join(b"%s: %s\r\n" % field for field in fields)
+
+
 class Rush:
     """Knows when there is one, and refuses while it lasts."""
 
@@ -44,7 +50,7 @@ class Rush:
             (b"server-timing", b"app;dur=0.0"),
             *SECURITY_HEADERS,
         ]
-        self._head = b"".join(b"%s: %s\r\n" % header for header in self._headers)
+        self._head = field_lines(self._headers)
         before, _, after = bytes(answer.body).partition(_NO_REQUEST_ID)
         self._before, self._after = before + _NO_REQUEST_ID[:-1], b'"' + after
 
@@ -76,7 +82,7 @@ class Rush:
         """Return the same answer as lines of HTTP/1.1, all but the last of its head, and a body."""
         headers, body = self._own(scope)
         self._note(scope)
-        return self._head + b"".join(b"%s: %s\r\n" % header for header in headers), body
+        return self._head + field_lines(headers), body
 
     def _own(self, scope: Scope) -> tuple[list[tuple[bytes, bytes]], bytes]:
         request_id = request_id_of(dict(scope["headers"])).encode()
